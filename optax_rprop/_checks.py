@@ -1,0 +1,262 @@
+"""What is refused, and every error's words: the argument, its value, the remedy.
+
+Values are checked where they are known: Python and NumPy numbers when an
+optimizer is made, JAX arrays and pytrees when `init` sees them, tracers never.
+(optax.inject_hyperparams makes the optimizer anew in every step, from JAX
+arrays; reading those back would stall the device.)
+"""
+
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from optax_rprop import _kernel, _packing
+
+_NUMBERS = (int, float, np.ndarray, np.generic)
+_STEP_DTYPES = ("bfloat16", "float32", "float64")
+
+_AN_ABSOLUTE_STEP = "at most 2**31: it is an absolute step, in the parameters' units"
+_DEMANDS = {
+    "learning_rate": (
+        lambda x: (x > 0) & (x <= _packing.LARGEST_STEP_SIZE),
+        f"must be above 0 and {_AN_ABSOLUTE_STEP}; the default is 0.01.",
+    ),
+    "eta_minus": (
+        lambda x: (x > 0) & (x < 1),
+        "must lie strictly between 0 and 1: it shrinks a step size where the gradient changed "
+        "sign; the default is 0.5.",
+    ),
+    "eta_plus": (
+        lambda x: (x > 1) & (x < np.inf),
+        "must be a finite number above 1: it grows a step size where the gradient kept its sign; "
+        "the default is 1.2.",
+    ),
+    "min_step_size": (
+        lambda x: (x >= 0) & (x <= _packing.LARGEST_STEP_SIZE),
+        f"must be at least 0 and {_AN_ABSOLUTE_STEP}; the default is 1e-6.",
+    ),
+    "max_step_size": (
+        lambda x: (x > 0) & (x <= _packing.LARGEST_STEP_SIZE),
+        f"must be above 0 and {_AN_ABSOLUTE_STEP}; the default is 50.",
+    ),
+    "lower": (lambda x: x < np.inf, "must be a number, or -inf for no bound."),
+    "upper": (lambda x: x > -np.inf, "must be a number, or inf for no bound."),
+}
+_LIMITS = "the first step size must lie in [min_step_size, max_step_size]; move it, or widen them."
+_ORDERED = (
+    ("min_step_size", "max_step_size", "lower the one or raise the other."),
+    ("learning_rate", "max_step_size", _LIMITS),
+    ("min_step_size", "learning_rate", _LIMITS),
+    ("lower", "upper", "lower the one or raise the other."),
+)
+
+
+def name_of(path: tuple) -> str:
+    """A leaf's place in its tree, for a message."""
+    return jax.tree_util.keystr(path) or "(the only leaf)"
+
+
+def _is_concrete(value: Any) -> bool:
+    if isinstance(value, jax.Array):
+        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    return isinstance(value, _NUMBERS)
+
+
+def check_options(rule: str, undo_nonfinite: bool, step_dtype: Any) -> None:
+    """Raises ValueError for an unknown rule or an option that cannot be had."""
+    if rule not in _kernel.RULES:
+        raise ValueError(f"rule={rule!r} is unknown; choose one of {', '.join(_kernel.RULES)}.")
+    if undo_nonfinite and rule not in _kernel.UNDOING_RULES:
+        raise ValueError(
+            f"undo_nonfinite=True needs a rule that undoes steps, and rule={rule!r} does not; "
+            f"use {' or '.join(_kernel.UNDOING_RULES)}."
+        )
+    if step_dtype is not None and step_dtype.name not in _STEP_DTYPES:
+        raise ValueError(
+            f"step_dtype={step_dtype.name} cannot hold step sizes; "
+            f"use one of {', '.join(_STEP_DTYPES)}."
+        )
+    if step_dtype is not None and jax.dtypes.canonicalize_dtype(step_dtype) != step_dtype:
+        raise ValueError("step_dtype=float64 needs jax_enable_x64; set it, or use float32.")
+
+
+def check_hyperparameters(**hyperparameters: Any) -> None:
+    """At construction, by argument name.
+
+    Raises:
+      TypeError: for what is no number, array or pytree of them.
+      ValueError: for a number out of range.
+    """
+    first = hyperparameters["learning_rate"]
+    if callable(first):
+        raise TypeError(
+            f"learning_rate={first!r} is a schedule and would do nothing after the first step: "
+            "learning_rate is the first step size, and all later ones follow the gradient's "
+            "signs. Pass a number; to bound the steps over time, schedule max_step_size through "
+            "optax.inject_hyperparams."
+        )
+    for name, tree in hyperparameters.items():
+        for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if name.startswith("eta") and (path or np.shape(value) != ()):
+                raise ValueError(f"{name}={tree!r} must be one number for all parameters.")
+            if not isinstance(value, (*_NUMBERS, jax.Array)):
+                remedy = " Pass a schedule through optax.inject_hyperparams." * callable(value)
+                raise TypeError(
+                    f"{name}{jax.tree_util.keystr(path)}={value!r} must be a number or an array."
+                    + remedy
+                )
+    _check_values({n: x for n, x in hyperparameters.items() if isinstance(x, _NUMBERS)})
+
+
+def check_leaf(
+    path: tuple, parameter: jax.Array, state_dtype: Any, hyperparameters: dict[str, Any]
+) -> None:
+    """In `init`, for one parameter with its own hyperparameters.
+
+    Raises:
+      ValueError: for a hyperparameter out of range or lost to rounding in the
+        state's type, or a parameter outside its bounds.
+    """
+    where = jax.tree_util.keystr(path)
+    known = {name: x for name, x in hyperparameters.items() if _is_concrete(x)}
+    _check_values(known, where)
+    for name in {"eta_minus", "eta_plus"} & known.keys():
+        factor = np.asarray(np.real(known[name]))
+        if factor.astype(state_dtype) == 1:
+            raise ValueError(
+                f"{name}={factor:g} rounds to 1 in a {np.dtype(state_dtype).name} state, where "
+                "step sizes would never change; take it further from 1, or pass "
+                "step_dtype='float32'."
+            )
+    if _is_concrete(parameter) and {"lower", "upper"} <= known.keys():
+        parts = np.asarray(parameter)
+        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
+        lower, upper = (
+            np.asarray(np.real(known[name]), parts.dtype) for name in ("lower", "upper")
+        )
+        outside = (parts < lower) | (parts > upper)
+        if outside.any():
+            raise ValueError(
+                f"parameter {name_of(path)} starts at {float(parts[outside][0]):g}, outside its "
+                "bounds lower and upper; start inside: jnp.clip(parameter, lower, upper)."
+            )
+
+
+def _check_values(numbers: dict[str, Any], where: str = "") -> None:
+    # optax.inject_hyperparams makes every number complex beside complex parameters.
+    known = {name: np.asarray(np.real(x), np.float64) for name, x in numbers.items()}
+    for name, number in known.items():
+        holds, demand = _DEMANDS[name]
+        if not np.all(holds(number)):
+            raise ValueError(f"{name}{where}={number[~holds(number)].flat[0]:g} {demand}")
+    for small, large, remedy in _ORDERED:
+        if small in known and large in known:
+            low, high = np.broadcast_arrays(known[small], known[large])
+            if np.any(low > high):
+                low, high = low[low > high][0], high[low > high][0]
+                raise ValueError(
+                    f"{small}{where}={low:g} is above {large}{where}={high:g}; {remedy}"
+                )
+
+
+def check_parameter(path: tuple, dtype: Any) -> None:
+    """Raises TypeError for what has no gradient."""
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+            f"parameter {name_of(path)} has dtype {dtype}; Rprop needs floating-point or complex "
+            "parameters. Keep it out with optax.masked or optax.partition."
+        )
+
+
+def check_same_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raises ValueError unless both trees have the same structure and shapes."""
+    if jax.tree.structure(tree) != jax.tree.structure(other):
+        paths, others = (
+            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(t)[0]}
+            for t in (tree, other)
+        )
+        raise ValueError(
+            f"{name} and {other_name} are different trees: only {name} has "
+            f"{sorted(paths - others)}, only {other_name} has {sorted(others - paths)}"
+            f" ({jax.tree.structure(tree)} against {jax.tree.structure(other)})."
+        )
+    for (path, leaf), other_leaf in zip(
+        jax.tree_util.tree_flatten_with_path(tree)[0], jax.tree.leaves(other), strict=True
+    ):
+        if np.shape(leaf) != np.shape(other_leaf):
+            raise ValueError(
+                f"{name} {name_of(path)} has shape {np.shape(leaf)}, but {other_name} has shape "
+                f"{np.shape(other_leaf)} there; they must be equal."
+            )
+
+
+def check_gradients(updates: Any, state: Any) -> None:
+    """Raises ValueError or TypeError unless these are gradients of the state's parameters."""
+    check_same_tree("the gradient", updates, "the state", state)
+    for (path, gradient), packed in zip(
+        jax.tree_util.tree_flatten_with_path(updates)[0], jax.tree.leaves(state), strict=True
+    ):
+        kinds = jnp.result_type(gradient), jnp.result_type(packed)
+        if not jnp.issubdtype(kinds[0], jnp.inexact):
+            raise TypeError(
+                f"the gradient {name_of(path)} has dtype {kinds[0]}; it must be floating-point "
+                "or complex."
+            )
+        if len({jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds}) == 2:
+            raise TypeError(
+                f"the gradient {name_of(path)} has dtype {kinds[0]} and its state {kinds[1]}; "
+                "both must be real or both complex."
+            )
+
+
+def check_value(value: Any, prev_value: Any) -> None:
+    """Raises ValueError where irprop_plus lacks the loss or its memory of the last one."""
+    if value is None:
+        raise ValueError(
+            "value=None, but irprop_plus compares losses: call "
+            "update(gradients, state, params, value=loss), through wrappers that pass value on; "
+            "rprop_plus and irprop_minus need none."
+        )
+    if np.shape(value) != () or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+        raise ValueError(
+            f"value has shape {np.shape(value)} and dtype {jnp.result_type(value)}; irprop_plus "
+            "needs one real number, the loss: take its mean or sum."
+        )
+    if prev_value is None:
+        raise ValueError(
+            "prev_value=None: this state is not one of irprop_plus; make it with "
+            "irprop_plus(...).init, or pass prev_value to ScaleByRpropState.from_step_sizes."
+        )
+
+
+def check_params(params: Any) -> None:
+    """Raises ValueError where bounds lack the parameters."""
+    if params is None:
+        raise ValueError(
+            "params=None, but lower and upper bound the parameters: call "
+            "update(gradients, state, params)."
+        )
+
+
+def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
+    """Raises ValueError for step sizes that no state can have."""
+    if _is_concrete(step_sizes):
+        bad = ~((step_sizes > 0) & (step_sizes <= _packing.LARGEST_STEP_SIZE))
+        if bad.any():
+            raise ValueError(
+                f"step_sizes {name_of(path)} holds {float(step_sizes[bad][0]):g}; a step size "
+                "must be above 0 and at most 2**31."
+            )
+
+
+def the_only_state(found: list, opt_state: Any) -> Any:
+    """The one element of `found`. Raises ValueError if it holds none, or several."""
+    if len(found) != 1:
+        raise ValueError(
+            f"found {len(found)} Rprop states in this {type(opt_state).__name__}, not one; pass "
+            "the part of the optimizer's state that holds the one meant."
+        )
+    return found[0]

@@ -1,0 +1,24 @@
+"""Complex numbers as two independent reals, as PyTorch treats them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def is_complex(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.complexfloating)
+
+
+def by_parts(function: Callable, *arrays: jax.Array):
+    """`function` of real arrays; for complex ones, of their real and imaginary parts.
+
+    A real array beside complex ones belongs to both parts. The results, a pytree
+    of real arrays, are put together again as complex ones.
+    """
+    if not any(map(is_complex, arrays)):
+        return function(*arrays)
+    real = function(*(lax.real(a) if is_complex(a) else a for a in arrays))
+    imag = function(*(lax.imag(a) if is_complex(a) else a for a in arrays))
+    return jax.tree.map(lax.complex, real, imag)

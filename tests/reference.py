@@ -1,0 +1,121 @@
+"""Rprop as the papers print it, one weight at a time, in NumPy scalars.
+
+This is what the optimizers are held to. It keeps what the papers keep, the step
+size, the remembered sign and the last step, each in a variable of its own.
+
+Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation
+learning: the RPROP algorithm" (Rprop+); Riedmiller 1994, "Rprop: description and
+implementation details" (Rprop-); Igel & Huesken 2003, "Empirical evaluation of the
+improved Rprop learning algorithms", algorithms 1 to 4.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Hyperparameters:
+    """Those of one optimizer, in the type of the step sizes."""
+
+    learning_rate: np.floating
+    eta_minus: np.floating
+    eta_plus: np.floating
+    min_step_size: np.floating
+    max_step_size: np.floating
+
+    @classmethod
+    def of_type(
+        cls,
+        dtype,
+        learning_rate=0.01,
+        eta_minus=0.5,
+        eta_plus=1.2,
+        min_step_size=1e-6,
+        max_step_size=50.0,
+    ):
+        numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
+        return cls(*(np.array(number).astype(dtype)[()] for number in numbers))
+
+
+class Weight:
+    """One weight and what Rprop remembers of it."""
+
+    def __init__(self, value, hyperparameters):
+        self.value = value
+        self.hyperparameters = hyperparameters
+        self.step_size = hyperparameters.learning_rate
+        self.sign = 0
+        self.last_step = value * 0
+
+    def update(self, rule, gradient, loss_rose=False):
+        """Moves the weight by one step of a rule and returns the step."""
+        given = self.hyperparameters
+        gradient = float(gradient)
+        sign = 1 if gradient > 0 else -1 if gradient < 0 else 0
+        agreement = sign * self.sign
+        if agreement > 0:
+            self.step_size = min(self.step_size * given.eta_plus, given.max_step_size)
+        elif agreement < 0:
+            self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
+
+        step_size = self.step_size.astype(self.value.dtype)
+        if agreement < 0 and rule != "rprop_minus":
+            self.sign = 0
+            if rule == "rprop_plus" or (rule == "irprop_plus" and loss_rose):
+                step = -self.last_step
+            elif rule == "shark_irprop_minus":
+                step = -step_size if sign > 0 else step_size
+            else:
+                step = self.value.dtype.type(0)
+        else:
+            self.sign = sign
+            step = {1: -step_size, 0: self.value.dtype.type(0), -1: step_size}[sign]
+        self.last_step = step
+        self.value = self.value + step
+        return step
+
+
+class Losses:
+    """Whether each loss is above the last finite one."""
+
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype).type
+        self.previous = self.dtype(np.inf)
+
+    def rose(self, loss):
+        loss = self.dtype(loss)
+        rose = bool(loss > self.previous)
+        if np.isfinite(loss):
+            self.previous = loss
+        return rose
+
+
+def run(rule, values, gradients, losses=None, loss_dtype=np.float32, step_dtype=None, **given):
+    """The weights, step sizes and signs after each step.
+
+    Args:
+      rule: its name.
+      values: the weights at the start, an array of shape (n,).
+      gradients: of shape (steps, n).
+      losses: one for each step, for irprop_plus.
+      loss_dtype: the type that losses are compared in.
+      step_dtype: the type of the step sizes; the weights' by default.
+      **given: hyperparameters.
+
+    Returns:
+      Three arrays of shape (steps, n).
+    """
+    hyperparameters = Hyperparameters.of_type(step_dtype or values.dtype, **given)
+    weights = [Weight(value, hyperparameters) for value in values]
+    memory = Losses(loss_dtype)
+    trace = []
+    for step, row in enumerate(gradients):
+        rose = losses is not None and memory.rose(losses[step])
+        for weight, gradient in zip(weights, row, strict=True):
+            weight.update(rule, gradient, rose)
+        trace.append([(weight.value, weight.step_size, weight.sign) for weight in weights])
+    return tuple(
+        np.array([[entry[part] for entry in row] for row in trace], dtype)
+        for part, dtype in enumerate((values.dtype, hyperparameters.eta_plus.dtype, np.int8))
+    )

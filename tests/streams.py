@@ -1,0 +1,59 @@
+"""Gradient streams, and the optimizers run on them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import optax_rprop
+
+OPTIMIZERS = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
+
+
+def gradients(steps, weights, dtype, exponents=(-36, 36), special=True, seed=0):
+    """Of shape (steps, weights): of both signs, of magnitudes from 10**low to 10**high.
+
+    With `special`, one in ten each is zero, NaN and infinite.
+    """
+    random = np.random.default_rng(seed)
+    shape = (steps, weights)
+    # A weight keeps its sign for a few steps, so that step sizes reach both limits.
+    signs = np.where(random.random(shape) < random.uniform(0.05, 0.9, weights), -1.0, 1.0)
+    stream = np.cumprod(signs, axis=0) * 10.0 ** random.uniform(*exponents, shape)
+    if special:
+        kinds = random.random(shape)
+        stream[kinds < 0.3] = np.inf * np.sign(stream[kinds < 0.3])
+        stream[kinds < 0.2] = np.nan
+        stream[kinds < 0.1] = 0
+    return stream.astype(dtype)
+
+
+def run(optimizer, params, gradients, losses=None):
+    """The weights, step sizes and signs after each step, in one compiled scan."""
+
+    def step(carry, given):
+        params, state = carry
+        gradient, loss = given
+        updates, state = optimizer.update(gradient, state, params, value=loss)
+        params = optax.apply_updates(params, updates)
+        trace = params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
+        return (params, state), trace
+
+    losses = np.zeros(len(gradients)) if losses is None else losses
+    losses = jnp.asarray(losses, float)
+    start = (params, optimizer.init(params))
+    return jax.jit(lambda start: jax.lax.scan(step, start, (gradients, losses))[1])(start)
+
+
+def assert_same_bits(actual, expected):
+    """Arrays that are equal to the last bit, signs of zeros and NaNs too."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    different = np.flatnonzero(
+        actual.view(f"u{actual.itemsize}") != expected.view(f"u{actual.itemsize}")
+    )
+    assert not different.size, (
+        f"{different.size} of {actual.size} differ, the first at {different[0]}: "
+        f"{actual.flat[different[0]]} for {expected.flat[different[0]]}"
+    )
