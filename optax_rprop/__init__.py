@@ -1,13 +1,14 @@
 """Rprop (resilient backpropagation) for JAX, as Optax gradient transformations."""
 
 from optax_rprop._alias import irprop_minus, irprop_plus, rprop, rprop_minus, rprop_plus
-from optax_rprop._state import ScaleByRpropState, prev_signs, step_sizes
+from optax_rprop._state import ScaleByRpropState, converged, prev_signs, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ScaleByRpropState",
+    "converged",
     "irprop_minus",
     "irprop_plus",
     "prev_signs",

@@ -32,20 +32,22 @@ def stay_inside(
     Returns:
       The packed state and the update.
     """
-    sum_dtype = jnp.promote_types(parameter.dtype, update.dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        sum_dtype = jnp.promote_types(parameter.dtype, update.dtype)
 
     def moved_by(update: jax.Array) -> jax.Array:
         # The arithmetic of optax.apply_updates.
         moved = parameter.astype(sum_dtype) - update.astype(sum_dtype)
         return moved.astype(parameter.dtype)
 
-    target = lax.min(lax.max(lower, moved_by(update)), upper)
-    leaves = moved_by(update) != target
+    moved = moved_by(update)
+    below, above = moved < lower, moved > upper
+    target = lax.select(below, lower, lax.select(above, upper, moved))
     cut = (parameter.astype(sum_dtype) - target.astype(sum_dtype)).astype(update.dtype)
     # That difference is rounded, so its sum can miss the bound; its neighbour cannot.
     infinity = lax.full_like(cut, jnp.inf)
     cut = jnp.where(moved_by(cut) < lower, lax.nextafter(cut, -infinity), cut)
     cut = jnp.where(moved_by(cut) > upper, lax.nextafter(cut, infinity), cut)
     step_size = lax.min(_packing.step_size(old), _packing.step_size(new))
-    new = lax.select(leaves, _packing.without_sign(step_size), new)
-    return new, lax.select(leaves, cut, update)
+    new = lax.select(below | above, _packing.without_sign(step_size), new)
+    return new, lax.select(below | above, cut, update)

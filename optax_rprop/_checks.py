@@ -252,6 +252,15 @@ def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
             )
 
 
+def check_tolerance(tolerance: Any) -> None:
+    """Raises ValueError for a tolerance that no step size can be compared with."""
+    if np.shape(tolerance) != () or (_is_concrete(tolerance) and not tolerance > 0):
+        raise ValueError(
+            f"tolerance={tolerance!r} must be one number above 0: the step size, in the "
+            "parameters' units, at which to stop."
+        )
+
+
 def the_only_state(found: list, opt_state: Any) -> Any:
     """The one element of `found`. Raises ValueError if it holds none, or several."""
     if len(found) != 1:

@@ -150,3 +150,48 @@ def prev_signs(opt_state: Any) -> Any:
       {'w': Array([0, 0], dtype=int8)}
     """
     return _find(opt_state).prev_signs
+
+
+def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
+    """Whether every step size is at or below a tolerance: the test to stop on.
+
+    Step sizes shrink only where a gradient changes sign, that is around a minimum.
+    The updates do not tell: irprop_minus and irprop_plus emit zero wherever a sign
+    changed, in all weights at once sooner or later, and a gradient that is masked
+    there is zero too, at a step size that may still be large.
+
+    Args:
+      opt_state: as for `step_sizes`.
+      tolerance: one number above 0, in the units of the parameters; no less than
+        `min_step_size`, or it is never reached.
+
+    Returns:
+      A boolean scalar, to be used inside jit and in the condition of a while_loop
+      too. A weight whose gradient is exactly zero, or that rests on a bound, keeps
+      its step size and holds the answer at False.
+
+    Raises:
+      ValueError: if `opt_state` holds no Rprop state, or several, or if the
+        tolerance is no number above 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> optimizer = optax_rprop.rprop(0.1)
+      >>> def not_done(carry):
+      ...     return ~optax_rprop.converged(carry[1], 1e-5)
+      >>> def step(carry):
+      ...     params, opt_state = carry
+      ...     updates, opt_state = optimizer.update(2 * (params - 3), opt_state)
+      ...     return optax.apply_updates(params, updates), opt_state
+      >>> start = jnp.zeros(2)
+      >>> params, _ = jax.lax.while_loop(not_done, step, (start, optimizer.init(start)))
+      >>> bool(jnp.all(jnp.abs(params - 3) < 1e-4))
+      True
+    """
+    _checks.check_tolerance(tolerance)
+    largest = [
+        jnp.maximum(jnp.max(jnp.real(leaf), initial=0), jnp.max(jnp.imag(leaf), initial=0))
+        for leaf in jax.tree.leaves(step_sizes(opt_state))
+    ]
+    small = [size <= jnp.asarray(tolerance).astype(size.dtype) for size in largest]
+    return jnp.all(jnp.array(small, dtype=bool))

@@ -141,7 +141,7 @@ def scale_by_rprop(
 
 def _real(hyperparameter: Any, dtype: Any) -> jax.Array:
     # optax.inject_hyperparams makes every number complex beside complex parameters.
-    return jnp.real(hyperparameter).astype(jnp.finfo(dtype).dtype)
+    return jnp.real(jnp.asarray(hyperparameter)).astype(jnp.finfo(dtype).dtype)
 
 
 def _spread(hyperparameter: jax.Array, array: jax.Array) -> jax.Array:
@@ -175,13 +175,20 @@ def _update_leaf(packed, gradient, factors, rose, box, rule, undo_nan):
 
     def move(packed: Any, gradient: Any, parameter: Any = None):
         new, update = _kernel.apply_rule(rule, packed, gradient, factors, rose, undo_nan)
-        update = update.astype(gradient.dtype)
+        update = _finite_cast(update, gradient.dtype)
         if box is None:
             return new, update
         lower, upper = (_spread(_real(bound, parameter.dtype), parameter) for bound in box[1])
         return _box.stay_inside(parameter, lower, upper, packed, new, update)
 
     return by_parts(move, packed, gradient, *(() if box is None else box[:1]))
+
+
+def _finite_cast(update: jax.Array, dtype: Any) -> jax.Array:
+    largest = float(jnp.finfo(dtype).max)
+    if largest < _packing.LARGEST_STEP_SIZE:  # float16 and below: a step must not become infinite
+        update = jnp.clip(update, -largest, largest)
+    return update.astype(dtype)
 
 
 def _compare_values(value, prev_value, nonfinite_rises: bool):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import streams
 from hypothesis import given
@@ -44,7 +43,9 @@ def test_round_trip_with_64_bits(dtype):
 
 
 def test_small_types_have_a_float32_state():
-    state = optax_rprop.rprop().init({"half": jnp.zeros(2, jnp.float16), "eight": jnp.zeros(2, jnp.float8_e4m3fn)})
+    state = optax_rprop.rprop().init(
+        {"half": jnp.zeros(2, jnp.float16), "eight": jnp.zeros(2, jnp.float8_e4m3fn)}
+    )
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32"}
 
 

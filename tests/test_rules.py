@@ -229,3 +229,13 @@ def test_one_loss_for_all_leaves():
         updates, state = optax_rprop.irprop_plus().update(gradient, state, value=loss)
         params = optax.apply_updates(params, updates)
     streams.assert_same_bits(np.concatenate([params[name] for name in split]), together[-1])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_step_is_infinite_in_a_small_type(rule):
+    optimizer = make(rule, learning_rate=2.0**31, max_step_size=2.0**31)
+    params = jnp.zeros(2, jnp.float16)
+    updates, _ = optimizer.update(
+        jnp.array([1, -1], jnp.float16), optimizer.init(params), value=0.0
+    )
+    np.testing.assert_array_equal(updates, np.array([-65504, 65504], np.float16))

@@ -1,0 +1,40 @@
+# Everything runs in .venv, made here on first use from python3 alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format mutate plots clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/%: pyproject.toml
+	@echo "Setting up $(VENV) (once)..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD and RMSprop
+	@$(BIN)/python examples/digits.py
+
+test: $(VENV)/test ## Run all tests
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
+	@$(BIN)/python examples/step_time.py
+
+lint: $(VENV)/lint ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/lint ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+mutate: $(VENV)/mutate ## Change the rules and the packing, and see the tests fail
+	$(BIN)/python tests/mutate.py
+
+clean: ## Remove .venv
+	rm -rf $(VENV)

@@ -1,0 +1,179 @@
+"""Every refusal names the argument, its value and the remedy, and tracers are let through."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import streams
+
+import optax_rprop
+
+nan, inf = float("nan"), float("inf")
+PARAMS = {"w": jnp.zeros((3, 1)), "b": jnp.zeros(2)}
+
+# Arguments that are refused at construction, and what the message says.
+BAD_VALUES = [
+    ({"eta_minus": 0.0}, r"eta_minus=0 must lie strictly between 0 and 1.*default is 0\.5"),
+    ({"eta_minus": 1.0}, r"eta_minus=1 must lie strictly between 0 and 1"),
+    ({"eta_minus": -0.5}, r"eta_minus=-0\.5 must"),
+    ({"eta_minus": nan}, r"eta_minus=nan must"),
+    ({"eta_plus": 1.0}, r"eta_plus=1 must be a finite number above 1.*default is 1\.2"),
+    ({"eta_plus": 0.9}, r"eta_plus=0\.9 must"),
+    ({"eta_plus": inf}, r"eta_plus=inf must"),
+    ({"eta_plus": nan}, r"eta_plus=nan must"),
+    ({"eta_plus": np.array([1.1, 1.2])}, r"eta_plus=.* must be one number for all parameters"),
+    ({"eta_minus": {"w": 0.5}}, r"eta_minus=\{'w': 0\.5\} must be one number"),
+    ({"min_step_size": -1e-6}, r"min_step_size=-1e-06 must be at least 0.*default is 1e-6"),
+    ({"min_step_size": nan}, r"min_step_size=nan must"),
+    ({"min_step_size": inf}, r"min_step_size=inf must"),
+    ({"max_step_size": 0.0}, r"max_step_size=0 must be above 0 and at most 2\*\*31"),
+    ({"max_step_size": 2.0**31 * 1.001}, r"max_step_size=2\.14963e\+09 must .* 2\*\*31"),
+    ({"max_step_size": inf}, r"max_step_size=inf must"),
+    ({"max_step_size": nan}, r"max_step_size=nan must"),
+    ({"learning_rate": 0.0}, r"learning_rate=0 must be above 0"),
+    ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be above 0.*default is 0\.01"),
+    ({"learning_rate": nan}, r"learning_rate=nan must"),
+    ({"learning_rate": np.float32(inf)}, r"learning_rate=inf must"),
+    ({"min_step_size": 2.0, "max_step_size": 1.0}, r"min_step_size=2 is above max_step_size=1; "),
+    ({"learning_rate": 51.0}, r"learning_rate=51 is above max_step_size=50; the first step size"),
+    ({"learning_rate": 1e-7}, r"min_step_size=1e-06 is above learning_rate=1e-07; the first step"),
+    ({"step_dtype": "float16"}, r"step_dtype=float16 cannot hold step sizes; use one of bfloat16"),
+    ({"step_dtype": "float64"}, r"step_dtype=float64 needs jax_enable_x64; set it, or use float32"),
+    ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
+    ({"lower": nan}, r"lower=nan must be a number, or -inf for no bound"),
+    ({"upper": nan}, r"upper=nan must be a number, or inf for no bound"),
+]  # fmt: skip
+BAD_TYPES = [
+    (
+        {"learning_rate": optax.linear_schedule(0.1, 0.0, 10)},
+        r"is a schedule and would do nothing after the first step.*schedule max_step_size",
+    ),
+    ({"eta_plus": lambda step: 1.2}, r"eta_plus=.* through optax\.inject_hyperparams"),
+    ({"learning_rate": "fast"}, r"learning_rate='fast' must be a number or an array"),
+    ({"max_step_size": {"w": "far"}}, r"max_step_size\['w'\]='far' must be a number or an array"),
+]
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize(("given", "message"), BAD_VALUES)
+def test_bad_values(name, given, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(optax_rprop, name)(**given)
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize(("given", "message"), BAD_TYPES)
+def test_bad_types(name, given, message):
+    with pytest.raises(TypeError, match=message):
+        getattr(optax_rprop, name)(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rate": jnp.array(-1.0)}, r"learning_rate\['b'\]=-1 must be above 0"),
+        ({"eta_minus": jnp.array(2.0)}, r"eta_minus\['b'\]=2 must lie strictly"),
+        ({"learning_rate": {"w": 0.1, "b": -0.2}}, r"learning_rate\['b'\]=-0\.2 must be above 0"),
+        ({"learning_rate": jnp.array([[1.0], [2.0], [99.0]])}, None),
+    ],
+)
+def test_arrays_and_trees_are_read_in_init(given, message):
+    optimizer = optax_rprop.rprop(**given)
+    if message is None:
+        with pytest.raises(ValueError, match=r"learning_rate\['w'\]=99 is above max_step_size"):
+            optimizer.init({"w": PARAMS["w"]})
+    else:
+        with pytest.raises(ValueError, match=message):
+            optimizer.init(PARAMS)
+
+
+def test_tracers_are_let_through():
+    """The same values, traced: no error, and no NaN either."""
+    for given, _ in BAD_VALUES:
+        if not all(isinstance(value, float) for value in given.values()):
+            continue
+
+        def first_update(*values, names=tuple(given)):
+            optimizer = optax_rprop.rprop(**dict(zip(names, values, strict=True)))
+            state = optimizer.init(PARAMS)
+            return optimizer.update(PARAMS, state, PARAMS)
+
+        finite = jax.tree.map(
+            lambda x: bool(jnp.isfinite(x).all()), jax.jit(first_update)(*given.values())
+        )
+        assert all(jax.tree.leaves(finite)), given
+
+
+def test_rule_and_its_options():
+    with pytest.raises(
+        ValueError, match=r"rule='irprop' is unknown; choose one of rprop_minus, irprop"
+    ):
+        optax_rprop.scale_by_rprop(rule="irprop")
+    with pytest.raises(
+        ValueError, match=r"undo_nonfinite=True needs .* rule='irprop_minus' does not"
+    ):
+        optax_rprop.scale_by_rprop(undo_nonfinite=True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_factors_that_round_to_one(dtype):
+    near = {"bfloat16": 1e-3, "float32": 1e-9}[dtype]
+    for given in ({"eta_plus": 1 + near}, {"eta_minus": 1 - near}):
+        optimizer = optax_rprop.rprop(**given)
+        message = rf"{next(iter(given))}=.* rounds to 1 in a {dtype} state.*take it further from 1"
+        with pytest.raises(ValueError, match=message):
+            optimizer.init(jnp.zeros(2, dtype))
+    optax_rprop.rprop(eta_plus=1.01, eta_minus=0.99).init(jnp.zeros(2, dtype))
+    with pytest.raises(ValueError, match="rounds to 1 in a bfloat16 state"):
+        optax_rprop.rprop(eta_plus=1.001, step_dtype=jnp.bfloat16).init(jnp.zeros(2))
+
+
+def test_integer_parameters():
+    with pytest.raises(TypeError, match=r"parameter \['n'\] has dtype int32.*optax\.masked"):
+        optax_rprop.rprop().init({"n": jnp.arange(3)})
+    with pytest.raises(TypeError, match=r"parameter \(the only leaf\) has dtype bool"):
+        optax_rprop.rprop().init(jnp.array(True))
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("gradient", "error", "message"),
+    [
+        ({"w": jnp.zeros((3, 1))}, ValueError, r"only the state has \[\"\['b'\]\"\]"),
+        ({**PARAMS, "c": jnp.zeros(1)}, ValueError, r"only the gradient has \[\"\['c'\]\"\]"),
+        ([jnp.zeros((3, 1)), jnp.zeros(2)], ValueError, "are different trees"),
+        (
+            {**PARAMS, "w": jnp.zeros(3)},
+            ValueError,
+            r"the gradient \['w'\] has shape \(3,\), but the state has shape \(3, 1\)",
+        ),
+        (
+            {**PARAMS, "b": jnp.zeros(2, int)},
+            TypeError,
+            r"the gradient \['b'\] has dtype int32; it must be floating-point or complex",
+        ),
+        (
+            {**PARAMS, "b": jnp.zeros(2, complex)},
+            TypeError,
+            r"the gradient \['b'\] has dtype complex64 and its state float32",
+        ),
+    ],
+)
+def test_gradients_of_other_parameters(name, gradient, error, message):
+    optimizer = getattr(optax_rprop, name)()
+    with pytest.raises(error, match=message):
+        optimizer.update(gradient, optimizer.init(PARAMS), PARAMS, value=0.0)
+
+
+def test_irprop_plus_needs_the_loss():
+    optimizer = optax_rprop.irprop_plus()
+    state = optimizer.init(PARAMS)
+    with pytest.raises(ValueError, match=r"value=None, but irprop_plus .*params, value=loss\)"):
+        optimizer.update(PARAMS, state, PARAMS)
+    with pytest.raises(ValueError, match=r"value has shape \(2,\) .* one real number, the loss"):
+        optimizer.update(PARAMS, state, PARAMS, value=jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"value has shape \(\) and dtype complex64"):
+        optimizer.update(PARAMS, state, PARAMS, value=jnp.zeros((), complex))
+    with pytest.raises(ValueError, match=r"prev_value=None: this state is not one of irprop_plus"):
+        optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS, value=0.0)
