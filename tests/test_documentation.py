@@ -1,0 +1,101 @@
+"""README and docstrings run as written, and say what the code says."""
+
+import doctest
+import inspect
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+
+import jax
+import pytest
+
+import optax_rprop
+
+ROOT = Path(__file__).parents[1]
+OPTIMIZERS = [
+    getattr(optax_rprop, name)
+    for name in ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
+]
+MODULES = [f"optax_rprop.{module.name}" for module in pkgutil.iter_modules(optax_rprop.__path__)]
+
+
+@pytest.fixture
+def as_users_have_it():
+    """The default promotion rules, which examples may rely on."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    assert doctest.testmod(import_module(name)).failed == 0
+
+
+def test_every_public_name_has_an_example():
+    for name in optax_rprop.__all__:
+        public = getattr(optax_rprop, name)
+        text = inspect.getdoc(public) or ""
+        members = "".join(inspect.getdoc(m) or "" for _, m in inspect.getmembers(public))
+        assert ">>>" in text + members, name
+
+
+def blocks(language):
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+@pytest.mark.parametrize("index", range(len(blocks("python"))))
+def test_readme_example(index, tmp_path, monkeypatch):
+    """Each block in turn, after those before it, as a reader would run them."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks("python")[: index + 1]:
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_readme_paths_exist():
+    text = (ROOT / "README.md").read_text()
+    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert linked
+    missing = [path for path in linked if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_readme_names_tests_that_exist():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text())
+    assert named
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def sections(function):
+    """A docstring's sections by their headings."""
+    parts = re.split(r"^(\w+):$", inspect.getdoc(function), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("function", OPTIMIZERS, ids=lambda f: f.__name__)
+def test_docstring_is_whole(function):
+    """Mathematics, every argument with its default, errors, an example, the sources."""
+    found = sections(function)
+    assert {"Args", "Returns", "Raises", "Example", "References"} <= found.keys()
+    assert ".. math::" in inspect.getdoc(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        described = re.search(rf"^  {name}: (.*?)(?=^  \w+: |\Z)", found["Args"], re.M | re.S)
+        assert described, name
+        if isinstance(parameter.default, float):
+            default = re.search(r"\(default\s([\d.e-]+)\)", described[1])
+            assert float(default[1]) == parameter.default, name
+
+
+@pytest.mark.parametrize("function", OPTIMIZERS[1:], ids=lambda f: f.__name__)
+def test_shared_arguments_are_described_alike(function):
+    first = sections(OPTIMIZERS[0])["Args"].rstrip()
+    assert sections(function)["Args"].startswith(first)
+    assert (
+        inspect.signature(function).parameters.keys()
+        >= inspect.signature(OPTIMIZERS[0]).parameters.keys()
+    )
