@@ -33,8 +33,10 @@ format: $(VENV)/lint ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-mutate: $(VENV)/mutate ## Change the rules and the packing, and see the tests fail
-	$(BIN)/python tests/mutate.py
+mutate: $(VENV)/mutate ## Mutate the rules and the encoding: does a test fail each time? (an hour)
+	$(BIN)/cosmic-ray init --force cosmic-ray.toml .mutation.sqlite
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cosmic-ray exec cosmic-ray.toml .mutation.sqlite
+	$(BIN)/cr-report --show-diff --surviving-only .mutation.sqlite
 
 clean: ## Remove .venv
 	rm -rf $(VENV)

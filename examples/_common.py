@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 import matplotlib
+from matplotlib.backend_bases import FigureCanvasBase
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+import matplotlib.pyplot as plt
 
 PLOTS = Path(__file__).parent / "plots"
 
@@ -44,7 +45,7 @@ def parser(description: str | None, name: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     made.add_argument("--seed", type=natural, default=0, help="of every random number")
-    made.add_argument("--plot", type=Path, default=PLOTS / f"{name}.png", help="where it goes")
+    made.add_argument("--plot", type=writable, default=PLOTS / f"{name}.png", help="where it goes")
     made.add_argument("--no-plot", dest="plot", action="store_const", const=None, help="draw none")
     return made
 
@@ -67,6 +68,19 @@ def _from(least: int, text: str) -> int:
     if not least <= number < 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to 2**32 - 1")
     return number
+
+
+def writable(text: str) -> Path:
+    """An argument that is a path to which a figure can be written; its folder is made."""
+    path = Path(text)
+    try:
+        if path.suffix[1:] not in FigureCanvasBase.get_supported_filetypes():
+            raise ValueError("end its name in .png, .svg or .pdf")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot write {path}: {error}") from error
+    return path
 
 
 def save(figure: plt.Figure, path: Path) -> None:
