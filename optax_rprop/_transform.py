@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -104,7 +105,7 @@ def scale_by_rprop(
             own = dict(zip(per_weight, values, strict=True), eta_minus=eta_minus, eta_plus=eta_plus)
             _checks.check_leaf(path, parameter, dtype, own)
             packed.append(_init_leaf(parameter, own["learning_rate"], dtype))
-        prev_value = jnp.full((), jnp.inf, dtype=float) if rule == "irprop_plus" else None
+        prev_value = _infinity_beside(params) if rule == "irprop_plus" else None
         return ScaleByRpropState(treedef.unflatten(packed), prev_value)
 
     def update(
@@ -156,6 +157,20 @@ def _init_leaf(parameter: jax.Array, learning_rate: Any, dtype: Any) -> jax.Arra
     # Added to zeros of the parameter's own, so that the state takes its sharding.
     zeros = jnp.zeros_like(parameter, dtype=dtype)
     return by_parts(lambda part: part + _spread(first, part), zeros)
+
+
+def _infinity_beside(params: Any) -> jax.Array:
+    """A scalar +inf, on all the devices of sharded parameters: it is there after a step too."""
+    infinity = jnp.full((), jnp.inf, dtype=float)
+    for leaf in jax.tree.leaves(params):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            sharding = leaf.sharding
+            if isinstance(sharding, jax.sharding.NamedSharding):
+                everywhere = jax.sharding.PartitionSpec()
+                return jax.device_put(
+                    infinity, jax.sharding.NamedSharding(sharding.mesh, everywhere)
+                )
+    return infinity
 
 
 @functools.partial(jax.jit, static_argnames="dtype")

@@ -1,0 +1,87 @@
+"""What every row runs: the optimizers, one stream of gradients, and the papers' answer to it.
+
+The losses rise and fall at random, so that irprop_plus follows the papers only
+where every loss reaches it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+import streams
+
+import optax_rprop
+
+
+def shark_irprop_minus(
+    learning_rate=0.01, eta_minus=0.5, eta_plus=1.2, min_step_size=1e-6, max_step_size=50.0
+):
+    """The rule without an optimizer of its own, as one. (`rprop` is `irprop_minus` itself.)"""
+    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
+    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus")
+    return optax.chain(steps, optax.scale(-1))
+
+
+OPTIMIZERS = [*(getattr(optax_rprop, name) for name in streams.OPTIMIZERS), shark_irprop_minus]
+
+
+def parametrize(optimizers):
+    return pytest.mark.parametrize("make", optimizers, ids=lambda make: make.__name__)
+
+
+every_optimizer = parametrize(OPTIMIZERS)
+every_optimizer_without_loss = parametrize(
+    [make for make in OPTIMIZERS if make is not optax_rprop.irprop_plus]
+)
+
+STEPS = 30
+VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
+GRADIENTS = streams.gradients(STEPS, 5, np.float32, (-2, 2), special=False)
+GRADIENTS[::7, 1] = GRADIENTS[5:9, 2] = 0
+LOSSES = np.random.default_rng(1).standard_normal(STEPS).astype(np.float32)
+
+
+def tree(rows):
+    """Five weights, or rows of five, as a tree of parameters."""
+    weight = rows[..., 1:].reshape(*rows.shape[:-1], 2, 2)
+    return {"bias": jnp.asarray(rows[..., 0]), "weight": jnp.asarray(weight)}
+
+
+def flat(tree):
+    """The numbers in a tree, in order."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
+    """The parameters and the state after a compiled scan over gradients and losses."""
+    params = tree(VALUES) if params is None else params
+    gradients = tree(gradients) if isinstance(gradients, np.ndarray) else gradients
+
+    def step(carry, given):
+        params, state = carry
+        gradient, *loss = given
+        extra_args = {"value": loss[0]} if loss else {}
+        updates, state = optimizer.update(gradient, state, params, **extra_args)
+        return (optax.apply_updates(params, updates), state), None
+
+    given = (gradients,) if losses is None else (gradients, jnp.asarray(losses, float))
+    state = optimizer.init(params) if state is None else state
+    return jax.jit(lambda *start: jax.lax.scan(step, start, given)[0])(params, state)
+
+
+def assert_follows_papers(
+    make, params, state, gradients=GRADIENTS, losses=LOSSES, values=VALUES, **given
+):
+    """Weights, step sizes and signs, wherever in `state`, are the papers' to the last bit."""
+    trace = reference.run(make.__name__, values, gradients, losses, **given)
+    weights, step_sizes, signs = (part[-1] for part in trace)
+    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
+    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
+    streams.assert_same_bits(flat(params), weights)
+
+
+def assert_same_trees(actual, expected):
+    """Trees of the same structure and the same bits."""
+    jax.tree.map(streams.assert_same_bits, actual, expected)
