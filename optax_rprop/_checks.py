@@ -166,8 +166,8 @@ def check_parameter(path: tuple, dtype: Any) -> None:
     """Raises TypeError for what has no gradient."""
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
-            f"parameter {name_of(path)} has dtype {dtype}; Rprop needs floating-point or complex "
-            "parameters. Keep it out with optax.masked or optax.partition."
+            f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point or complex. "
+            "Keep it out with optax.masked or optax.partition."
         )
 
 

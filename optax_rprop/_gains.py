@@ -1,0 +1,274 @@
+"""Adaptive gains: Rprop's idea for directions that are noisy, such as those of mini-batches."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from optax_rprop import _checks
+from optax_rprop._complex import by_parts
+
+
+class ScaleByAdaptiveGainsState(NamedTuple):
+    """Two floats per weight.
+
+    Attributes:
+      gains: a pytree shaped like the parameters: the factor by which each weight's
+        last update was scaled. A complex leaf holds a gain for either part.
+      averages: likewise, the running averages of the incoming updates.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_rprop
+      >>> opt_state = optax_rprop.rmsprop_with_gains(0.01).init({"w": jnp.zeros(2)})
+      >>> optax.tree_utils.tree_get(opt_state, "gains")
+      {'w': Array([1., 1.], dtype=float32)}
+    """
+
+    gains: Any
+    averages: Any
+
+
+def scale_by_adaptive_gains(
+    increase: jax.typing.ArrayLike = 0.05,
+    decrease: jax.typing.ArrayLike = 0.8,
+    average_decay: jax.typing.ArrayLike = 0.9,
+    min_gain: jax.typing.ArrayLike = 0.1,
+    max_gain: jax.typing.ArrayLike = 10.0,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales each update by a gain that grows where updates agree with their average.
+
+    Like Rprop, this adapts a rate for every weight from agreement in sign; unlike
+    Rprop, it keeps the size of the updates, and compares each with an average of
+    several batches. Chain it after a direction (`optax.scale_by_rms`,
+    `optax.scale_by_adam`, gradients as they are) and before the learning rate.
+
+    With :math:`u_t` the incoming update of one weight, :math:`\bar u_t` its running
+    average and :math:`\gamma_t` its gain (:math:`\gamma_0 = 1, \bar u_0 = 0`):
+
+    .. math::
+      a_t &= \operatorname{sign}(u_t) \operatorname{sign}(\bar u_{t-1}) \\
+      \gamma_t &= \begin{cases}
+        \min(\gamma_{t-1} + \kappa, \gamma_{max}) & a_t > 0 \\
+        \max(\gamma_{t-1} \phi, \gamma_{min}) & a_t < 0 \\
+        \gamma_{t-1} & a_t = 0 \end{cases} \\
+      \bar u_t &= \theta \bar u_{t-1} + (1 - \theta) u_t
+
+    and the outgoing update is :math:`\gamma_t u_t`.
+
+    :math:`\kappa, \phi, \theta, \gamma_{min}, \gamma_{max}` are `increase`,
+    `decrease`, `average_decay`, `min_gain` and `max_gain`. The average is the one
+    before :math:`u_t` enters it, as in Jacobs' rule: an update is not to agree with
+    itself. An update that is NaN or infinite counts as zero. (A direction that has
+    averages of its own may stay NaN after one NaN gradient, and no weight would move
+    again: keep it from them with optax.apply_if_finite.)
+
+    With the default increase and decrease, a gain stays around 1 where four updates in
+    five agree with their average, and falls where fewer do, as around a minimum. With
+    Hinton's factor of 0.95, it stays around 1 where one in two agrees. Adam's updates
+    are averages already and agree more: with them, take an `average_decay` of 0.99.
+    (That learns faster after RMSprop too, but drifts where rare large gradients oppose
+    frequent small ones: examples/gains.py measures both.)
+
+    Args:
+      increase: what is added to a gain, a number without unit above 0, where the
+        update agrees with its average (default 0.05).
+      decrease: the factor, between 0 and 1, that shrinks a gain where it does not
+        (default 0.8).
+      average_decay: the factor, at least 0 and below 1, by which the average forgets
+        in a step (default 0.9: it remembers about ten updates). At 0, each update
+        is compared with the one before it.
+      min_gain: the smallest gain, above 0 and at most 1 (default 0.1).
+      max_gain: the largest gain, at least 1 (default 10).
+
+    Returns:
+      A gradient transformation with a `ScaleByAdaptiveGainsState`, of the
+      parameters' types, float32 where they have fewer than 32 bits. The outgoing
+      updates have the types of the incoming ones.
+
+    Raises:
+      TypeError: for a hyperparameter that is no number (a schedule goes through
+        optax.inject_hyperparams); for parameters or updates that are neither
+        floating-point nor complex.
+      ValueError: for a number outside the ranges above; in `update`, for updates
+        whose tree or shapes are not those of the state.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_rprop
+      >>> optimizer = optax.chain(
+      ...     optax.scale_by_adam(),
+      ...     optax_rprop.scale_by_adaptive_gains(average_decay=0.99),
+      ...     optax.scale_by_learning_rate(0.003))
+      >>> params = jnp.zeros(2)
+      >>> opt_state = optimizer.init(params)
+      >>> updates, opt_state = optimizer.update(jnp.ones(2), opt_state, params)
+      >>> updates, opt_state = optimizer.update(jnp.ones(2), opt_state, params)
+      >>> print(optax.tree_utils.tree_get(opt_state, "gains"))
+      [1.05 1.05]
+
+    References:
+      Jacobs, "Increased rates of convergence through learning rate adaptation",
+      Neural Networks 1, 1988 (delta-bar-delta).
+      Hinton, "Neural networks for machine learning", lecture 6d, 2012.
+    """
+    hyperparameters = {
+        "increase": increase,
+        "decrease": decrease,
+        "average_decay": average_decay,
+        "min_gain": min_gain,
+        "max_gain": max_gain,
+    }
+    _check_hyperparameters(hyperparameters)
+    numbers = tuple(hyperparameters.values())
+
+    def init(params: Any) -> Any:
+        def zeros(path: tuple, parameter: Any) -> jax.Array:
+            parameter = jnp.asarray(parameter)
+            _checks.check_parameter(path, parameter.dtype)
+            narrow = jnp.finfo(parameter.dtype).bits < 32
+            return jnp.zeros_like(parameter, dtype=jnp.float32 if narrow else parameter.dtype)
+
+        averages = jax.tree_util.tree_map_with_path(zeros, params)
+        gains = jax.tree.map(lambda zeros: by_parts(lambda part: part + 1, zeros), averages)
+        return ScaleByAdaptiveGainsState(gains, averages)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        del params, extra_args
+        _checks.check_gradients(updates, state.gains)
+        leaves, treedef = jax.tree.flatten(updates)
+        old = zip(*map(treedef.flatten_up_to, state), strict=True)
+        adapted = [_update_leaf(leaf, *own, numbers) for leaf, own in zip(leaves, old, strict=True)]
+        scaled, gains, averages = (
+            treedef.unflatten([leaf[n] for leaf in adapted]) for n in range(3)
+        )
+        return scaled, ScaleByAdaptiveGainsState(gains, averages)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def rmsprop_with_gains(
+    learning_rate: optax.ScalarOrSchedule,
+    decay: jax.typing.ArrayLike = 0.9,
+    eps: jax.typing.ArrayLike = 1e-8,
+    increase: jax.typing.ArrayLike = 0.05,
+    decrease: jax.typing.ArrayLike = 0.8,
+    average_decay: jax.typing.ArrayLike = 0.9,
+    min_gain: jax.typing.ArrayLike = 0.1,
+    max_gain: jax.typing.ArrayLike = 10.0,
+) -> optax.GradientTransformationExtraArgs:
+    """RMSprop with an adaptive gain for every weight: for mini-batches.
+
+    `optax.rmsprop`, whose updates `scale_by_adaptive_gains` scales; see there for the
+    mathematics. With `min_gain` and `max_gain` at 1 it is `optax.rmsprop` to the bit.
+
+    Args:
+      learning_rate: a number or a schedule, in the units of the parameters, as for
+        `optax.rmsprop`; the best is often about twice as large.
+      decay: that of the average of squared gradients (default 0.9).
+      eps: added to that average, under the root (default 1e-8).
+      increase: added to a gain where an update agrees with its average (default 0.05).
+      decrease: the factor that shrinks a gain where it does not (default 0.8).
+      average_decay: that of the average of updates (default 0.9).
+      min_gain: the smallest gain (default 0.1).
+      max_gain: the largest gain (default 10).
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters. A
+      gradient that is NaN or infinite counts as zero.
+
+    Raises:
+      TypeError: see `scale_by_adaptive_gains`.
+      ValueError: likewise.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> def loss(params):
+      ...     return jnp.sum(jnp.array([1e-2, 1.0, 1e2]) * params**2)
+      >>> params = jnp.array([3.0, -2.0, 1.0])
+      >>> optimizer = optax_rprop.rmsprop_with_gains(0.01)
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(200):
+      ...     updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(jnp.abs(params).max() < 0.1)
+      True
+
+    References:
+      Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
+    """
+    return optax.chain(
+        # One NaN would stay in the average of squared gradients for ever.
+        optax.stateless_with_tree_map(lambda gradient, _: _where_finite(gradient, 0)),
+        optax.scale_by_rms(decay, eps),
+        scale_by_adaptive_gains(increase, decrease, average_decay, min_gain, max_gain),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@jax.jit
+def _update_leaf(
+    update: jax.Array, gain: jax.Array, average: jax.Array, hyperparameters: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One leaf's scaled update, gains and averages. Traced once per shape."""
+
+    def adapt(incoming: jax.Array, gain: jax.Array, average: jax.Array):
+        # optax.inject_hyperparams makes every number complex beside complex parameters.
+        increase, decrease, decay, min_gain, max_gain = (
+            jnp.real(jnp.asarray(number)).astype(gain.dtype) for number in hyperparameters
+        )
+        update = _where_finite(incoming.astype(gain.dtype), 0)
+        # Signs are multiplied, never the numbers: a product of those underflows.
+        agreement = lax.sign(update) * lax.sign(average)
+        adapted = jnp.where(agreement > 0, gain + increase, gain * decrease)
+        adapted = jnp.where(agreement == 0, gain, jnp.clip(adapted, min_gain, max_gain))
+        # A traced hyperparameter can be NaN: it then changes nothing.
+        gain = _where_finite(adapted, gain)
+        average = _where_finite(decay * average + (1 - decay) * update, average)
+        return (gain * update).astype(incoming.dtype), gain, average
+
+    return by_parts(adapt, jnp.asarray(update), gain, average)
+
+
+def _where_finite(array: jax.typing.ArrayLike, other: Any) -> jax.Array:
+    return jnp.where(jnp.isfinite(array), array, other)
+
+
+_DEMANDS = {
+    "increase": (
+        lambda x: 0 < x < np.inf,
+        "must be a finite number above 0: it is added to a gain; the default is 0.05.",
+    ),
+    "decrease": (
+        lambda x: 0 < x < 1,
+        "must lie strictly between 0 and 1: it multiplies a gain; the default is 0.8.",
+    ),
+    "average_decay": (
+        lambda x: 0 <= x < 1,
+        "must be at least 0 and below 1: it is the average's memory; the default is 0.9.",
+    ),
+    "min_gain": (
+        lambda x: 0 < x <= 1,
+        "must be above 0 and at most 1, where gains start; the default is 0.1.",
+    ),
+    "max_gain": (
+        lambda x: 1 <= x < np.inf,
+        "must be a finite number of at least 1, where gains start; the default is 10.",
+    ),
+}
+
+
+def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
+    """Values of Python and NumPy numbers; JAX arrays, which may be traced, are let through."""
+    for name, value in hyperparameters.items():
+        if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)):
+            raise TypeError(
+                f"{name}={value!r} must be a number; pass a schedule through "
+                "optax.inject_hyperparams."
+            )
+        if np.shape(value) != ():
+            raise ValueError(f"{name}={value!r} must be one number for all parameters.")
+        holds, demand = _DEMANDS[name]
+        if not isinstance(value, jax.Array) and not holds(np.real(value)):
+            raise ValueError(f"{name}={value:g} {demand}")
