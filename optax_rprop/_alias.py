@@ -65,8 +65,8 @@ def irprop_minus(
         most 2**31 (default 50).
       step_dtype: the type of the step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 where
-        that has less range than bfloat16). Inside optax.inject_hyperparams give
-        its name, such as "bfloat16".
+        that has less range than bfloat16). Not for complex parameters. Inside
+        optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, in their units: a number, an array or a
         pytree prefix (default: none). A step that would leave the box is cut at
         the bound; see `scale_by_rprop`. `update` then needs `params`.
@@ -136,8 +136,8 @@ def irprop_plus(
 ) -> optax.GradientTransformationExtraArgs:
     r"""iRprop+: where the gradient changes sign, undoes the last step if the loss rose.
 
-    Often the fastest of the four on deterministic losses. Needs the loss, as
-    Optax's line searches do: `update(gradients, opt_state, params, value=loss)`.
+    About as fast as `irprop_minus`, and able to survive steps out of the domain. Needs
+    the loss, as Optax's line searches do: `update(gradients, opt_state, params, value=loss)`.
 
     With :math:`g_t` the gradient of one weight :math:`w_t` and :math:`\Delta_t` its
     step size (:math:`\Delta_0` is `learning_rate`), and
@@ -179,8 +179,8 @@ def irprop_plus(
         most 2**31 (default 50).
       step_dtype: the type of the step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 where
-        that has less range than bfloat16). Inside optax.inject_hyperparams give
-        its name, such as "bfloat16".
+        that has less range than bfloat16). Not for complex parameters. Inside
+        optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, in their units: a number, an array or a
         pytree prefix (default: none). A step that would leave the box is cut at
         the bound; see `scale_by_rprop`. `update` then needs `params`.
@@ -291,8 +291,8 @@ def rprop_plus(
         most 2**31 (default 50).
       step_dtype: the type of the step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 where
-        that has less range than bfloat16). Inside optax.inject_hyperparams give
-        its name, such as "bfloat16".
+        that has less range than bfloat16). Not for complex parameters. Inside
+        optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, in their units: a number, an array or a
         pytree prefix (default: none). A step that would leave the box is cut at
         the bound; see `scale_by_rprop`. `update` then needs `params`.
@@ -400,8 +400,8 @@ def rprop_minus(
         most 2**31 (default 50).
       step_dtype: the type of the step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 where
-        that has less range than bfloat16). Inside optax.inject_hyperparams give
-        its name, such as "bfloat16".
+        that has less range than bfloat16). Not for complex parameters. Inside
+        optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, in their units: a number, an array or a
         pytree prefix (default: none). A step that would leave the box is cut at
         the bound; see `scale_by_rprop`. `update` then needs `params`.

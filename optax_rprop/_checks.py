@@ -90,24 +90,23 @@ def check_hyperparameters(**hyperparameters: Any) -> None:
       TypeError: for what is no number, array or pytree of them.
       ValueError: for a number out of range.
     """
-    first = hyperparameters["learning_rate"]
-    if callable(first):
-        raise TypeError(
-            f"learning_rate={first!r} is a schedule and would do nothing after the first step: "
-            "learning_rate is the first step size, and all later ones follow the gradient's "
-            "signs. Pass a number; to bound the steps over time, schedule max_step_size through "
-            "optax.inject_hyperparams."
-        )
     for name, tree in hyperparameters.items():
+        if tree is None:
+            raise TypeError(f"{name}=None must be a number or an array.")
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            full_name = name + jax.tree_util.keystr(path)
             if name.startswith("eta") and (path or np.shape(value) != ()):
                 raise ValueError(f"{name}={tree!r} must be one number for all parameters.")
+            if name == "learning_rate" and callable(value):
+                raise TypeError(
+                    f"{full_name}={value!r} is a schedule and would do nothing after the first "
+                    "step: learning_rate is the first step size, and all later ones follow the "
+                    "gradient's signs. Pass a number; to bound the steps over time, schedule "
+                    "max_step_size through optax.inject_hyperparams."
+                )
             if not isinstance(value, (*_NUMBERS, jax.Array)):
                 remedy = " Pass a schedule through optax.inject_hyperparams." * callable(value)
-                raise TypeError(
-                    f"{name}{jax.tree_util.keystr(path)}={value!r} must be a number or an array."
-                    + remedy
-                )
+                raise TypeError(f"{full_name}={value!r} must be a number or an array." + remedy)
     _check_values({n: x for n, x in hyperparameters.items() if isinstance(x, _NUMBERS)})
 
 
@@ -123,8 +122,8 @@ def check_leaf(
     where = jax.tree_util.keystr(path)
     known = {name: x for name, x in hyperparameters.items() if _is_concrete(x)}
     _check_values(known, where)
-    for name in {"eta_minus", "eta_plus"} & known.keys():
-        factor = np.asarray(np.real(known[name]))
+    for name in ("eta_minus", "eta_plus"):
+        factor = np.asarray(np.real(known.get(name, 0)))
         if factor.astype(state_dtype) == 1:
             raise ValueError(
                 f"{name}={factor:g} rounds to 1 in a {np.dtype(state_dtype).name} state, where "
@@ -162,8 +161,13 @@ def _check_values(numbers: dict[str, Any], where: str = "") -> None:
                 )
 
 
-def check_parameter(path: tuple, dtype: Any) -> None:
-    """Raises TypeError for what has no gradient."""
+def check_parameter(path: tuple, dtype: Any, step_dtype: Any = None) -> None:
+    """Raises TypeError for what has no gradient, ValueError where step_dtype does not apply."""
+    if step_dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            f"step_dtype={step_dtype.name} is for real parameters, and {name_of(path)} is "
+            f"{dtype}, whose state has its own type; leave step_dtype out."
+        )
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point or complex. "
@@ -178,10 +182,11 @@ def check_same_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
             {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(t)[0]}
             for t in (tree, other)
         )
+        sides = ((name, sorted(paths - others)), (other_name, sorted(others - paths)))
+        only = "".join(f" only {side} has {leaves};" for side, leaves in sides if leaves)
         raise ValueError(
-            f"{name} and {other_name} are different trees: only {name} has "
-            f"{sorted(paths - others)}, only {other_name} has {sorted(others - paths)}"
-            f" ({jax.tree.structure(tree)} against {jax.tree.structure(other)})."
+            f"{name} and {other_name} are different trees:{only} "
+            f"{jax.tree.structure(tree)} against {jax.tree.structure(other)}."
         )
     for (path, leaf), other_leaf in zip(
         jax.tree_util.tree_flatten_with_path(tree)[0], jax.tree.leaves(other), strict=True
@@ -205,20 +210,38 @@ def check_gradients(updates: Any, state: Any) -> None:
                 f"the gradient {name_of(path)} has dtype {kinds[0]}; it must be floating-point "
                 "or complex."
             )
-        if len({jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds}) == 2:
+        is_complex, should_be = (jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds)
+        if is_complex != should_be:
             raise TypeError(
                 f"the gradient {name_of(path)} has dtype {kinds[0]} and its state {kinds[1]}; "
                 "both must be real or both complex."
             )
 
 
+def check_state(state: Any) -> None:
+    """Raises TypeError for anything but a state of `scale_by_rprop`."""
+    if not hasattr(state, "signed_step_sizes"):
+        raise TypeError(
+            f"state is a {type(state).__name__}, not the ScaleByRpropState that init made: call "
+            "update(gradients, state, params)."
+        )
+
+
 def check_value(value: Any, prev_value: Any) -> None:
-    """Raises ValueError where irprop_plus lacks the loss or its memory of the last one."""
+    """Raises ValueError where irprop_plus lacks the loss or its memory of the last one.
+
+    Also TypeError for a loss that is no number, such as the pair that has_aux=True gives.
+    """
     if value is None:
         raise ValueError(
             "value=None, but irprop_plus compares losses: call "
             "update(gradients, state, params, value=loss), through wrappers that pass value on; "
             "rprop_plus and irprop_minus need none."
+        )
+    if not isinstance(value, (*_NUMBERS, jax.Array)):
+        raise TypeError(
+            f"value={value!r} must be one number, the loss; where has_aux=True made it a pair, "
+            "pass its first part."
         )
     if np.shape(value) != () or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
         raise ValueError(
@@ -232,22 +255,38 @@ def check_value(value: Any, prev_value: Any) -> None:
         )
 
 
-def check_params(params: Any) -> None:
-    """Raises ValueError where bounds lack the parameters."""
+def check_params(params: Any, updates: Any) -> None:
+    """Raises ValueError where bounds lack the parameters, or have others."""
     if params is None:
         raise ValueError(
             "params=None, but lower and upper bound the parameters: call "
             "update(gradients, state, params)."
         )
+    check_same_tree("params", params, "the gradient", updates)
 
 
-def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
-    """Raises ValueError for step sizes that no state can have."""
+def check_parts(path: tuple, step_sizes: jax.Array, prev_signs: jax.Array) -> None:
+    """Raises TypeError or ValueError for step sizes and signs that no state can have."""
+    if not jnp.issubdtype(step_sizes.dtype, jnp.inexact):
+        raise TypeError(
+            f"step_sizes {name_of(path)} has dtype {step_sizes.dtype}; it must be floating-point "
+            "or complex, as the parameters are."
+        )
+    both = (step_sizes, prev_signs)
+    are_complex = [jnp.issubdtype(part.dtype, jnp.complexfloating) for part in both]
+    if are_complex == [False, True]:
+        raise TypeError(
+            f"prev_signs {name_of(path)} is complex and step_sizes is not; both belong to the "
+            "same parameter."
+        )
     if _is_concrete(step_sizes):
-        bad = ~((step_sizes > 0) & (step_sizes <= _packing.LARGEST_STEP_SIZE))
+        parts = np.asarray(step_sizes)
+        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
+        parts = parts.astype(np.float64)
+        bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
         if bad.any():
             raise ValueError(
-                f"step_sizes {name_of(path)} holds {float(step_sizes[bad][0]):g}; a step size "
+                f"step_sizes {name_of(path)} holds {float(parts[bad][0]):g}; a step size "
                 "must be above 0 and at most 2**31."
             )
 

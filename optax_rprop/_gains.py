@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _checks
-from optax_rprop._complex import by_parts
+from optax_rprop._dtypes import by_parts, finite_cast
 
 
 class ScaleByAdaptiveGainsState(NamedTuple):
@@ -226,7 +226,7 @@ def _update_leaf(
         # A traced hyperparameter can be NaN: it then changes nothing.
         gain = _where_finite(adapted, gain)
         average = _where_finite(decay * average + (1 - decay) * update, average)
-        return (gain * update).astype(incoming.dtype), gain, average
+        return finite_cast(gain * update, incoming.dtype), gain, average
 
     return by_parts(adapt, jnp.asarray(update), gain, average)
 

@@ -99,7 +99,7 @@ def apply_rule(
     gradient: jax.Array,
     factors: Factors,
     rose: jax.Array,
-    undo_nan: bool = False,
+    undo_nan: bool,
 ) -> Moved:
     """One step of `rule` for every weight of an array.
 

@@ -62,11 +62,6 @@ def unscale(dtype: jax.typing.DTypeLike) -> float:
     return 1 / _no_sign_scale(dtype)
 
 
-def with_sign_of(gradient: jax.Array, step_size: jax.Array) -> jax.Array:
-    """Packs step sizes with the sign of a gradient, negative unless it is above zero."""
-    return lax.select(gradient > 0, step_size, -step_size)
-
-
 def without_sign(step_size: jax.Array) -> jax.Array:
     """Packs step sizes that remember no sign."""
     return step_size * _no_sign_scale(step_size.dtype)

@@ -34,7 +34,8 @@ def per_leaf(name: str, value: Any, tree: Any) -> list:
         if start is None:
             raise ValueError(
                 f"{name} has no value for parameter {_checks.name_of(path)}; a prefix of the "
-                "parameters must reach each of them."
+                "parameters must reach each of them, and it has "
+                f"{', '.join(map(jax.tree_util.keystr, given))}. (A list is a pytree, no array.)"
             )
         if not _broadcasts(np.shape(given[start]), np.shape(leaf)):
             raise ValueError(

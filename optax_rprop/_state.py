@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from optax_rprop import _checks, _packing
-from optax_rprop._complex import by_parts, is_complex
+from optax_rprop._dtypes import by_parts, is_complex
 
 
 class ScaleByRpropState(NamedTuple):
@@ -60,8 +60,10 @@ class ScaleByRpropState(NamedTuple):
           change of sign, whose state is `(state, optax.EmptyState())`.
 
         Raises:
-          ValueError: where the two trees do not match, or a step size is not
-            above 0 and at most 2**31.
+          TypeError: for step sizes that are neither floating-point nor complex, or
+            complex signs beside real ones.
+          ValueError: where the two trees do not match, a step size is not above 0
+            and at most 2**31, or prev_value is no scalar.
 
         Example:
           >>> import jax.numpy as jnp
@@ -74,6 +76,7 @@ class ScaleByRpropState(NamedTuple):
         _checks.check_same_tree("prev_signs", prev_signs, "step_sizes", step_sizes)
         if prev_value is not None:
             prev_value = jnp.asarray(prev_value, dtype=float)
+            _checks.check_value(prev_value, prev_value)
         return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
 
 
@@ -84,13 +87,14 @@ def _signs(packed: jax.Array) -> jax.Array:
 
 def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLike) -> jax.Array:
     step_size, sign = jnp.asarray(step_size), jnp.asarray(sign)
-    _checks.check_parameter(path, step_size.dtype)
+    if sign.dtype == bool:
+        sign = sign.astype(jnp.int8)
+    _checks.check_parts(path, step_size, sign)
 
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
-        _checks.check_step_sizes(path, step_size)
         step_size = _packing.representable(step_size)
-        signed = _packing.with_sign_of(sign, step_size)
-        return lax.select(lax.abs(sign) > 0, signed, _packing.without_sign(step_size))
+        signed = lax.select(sign > 0, step_size, -step_size)
+        return lax.select((sign > 0) | (sign < 0), signed, _packing.without_sign(step_size))
 
     return by_parts(pack, step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_rprop import _box, _checks, _kernel, _packing
-from optax_rprop._complex import by_parts
+from optax_rprop._dtypes import by_parts, finite_cast
 from optax_rprop._prefix import per_leaf
 from optax_rprop._state import ScaleByRpropState
 
@@ -48,7 +48,7 @@ def scale_by_rprop(
         optimizers of these names; or "shark_irprop_minus", what Shark and OpenCV
         call iRprop-: on a change of sign it steps back by the smaller step size, as
         "rprop_minus" does, and then forgets the sign, as "irprop_minus" does.
-      step_dtype: the type of the step sizes: bfloat16, float32 or float64.
+      step_dtype: the type of real parameters' step sizes: bfloat16, float32 or float64.
       lower: bounds below the parameters: a number, an array or a pytree prefix. They
         are rounded to the parameters' types. An update that would take a weight out
         of the box is cut to the largest whose rounded sum with it stays inside; its
@@ -100,7 +100,7 @@ def scale_by_rprop(
         packed = []
         for (path, leaf), values in zip(leaves, own_values(params, *per_weight), strict=True):
             parameter = jnp.asarray(leaf)
-            _checks.check_parameter(path, parameter.dtype)
+            _checks.check_parameter(path, parameter.dtype, step_dtype)
             dtype = _packing.state_dtype(parameter.dtype, step_dtype)
             own = dict(zip(per_weight, values, strict=True), eta_minus=eta_minus, eta_plus=eta_plus)
             _checks.check_leaf(path, parameter, dtype, own)
@@ -112,6 +112,7 @@ def scale_by_rprop(
         updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         del extra_args
+        _checks.check_state(state)
         _checks.check_gradients(updates, state.signed_step_sizes)
         rose, prev_value = False, state.prev_value
         if rule == "irprop_plus":
@@ -122,7 +123,7 @@ def scale_by_rprop(
         limits = own_values(updates, "min_step_size", "max_step_size")
         boxes: list[tuple | None] = [None] * len(gradients)
         if bounded:
-            _checks.check_params(params)
+            _checks.check_params(params, updates)
             bounds = own_values(updates, "lower", "upper")
             boxes = list(zip(treedef.flatten_up_to(params), bounds, strict=True))
         shared = {}  # made once for all leaves alike, not in each: a fifth of the compile time
@@ -190,20 +191,13 @@ def _update_leaf(packed, gradient, factors, rose, box, rule, undo_nan):
 
     def move(packed: Any, gradient: Any, parameter: Any = None):
         new, update = _kernel.apply_rule(rule, packed, gradient, factors, rose, undo_nan)
-        update = _finite_cast(update, gradient.dtype)
+        update = finite_cast(update, gradient.dtype)
         if box is None:
             return new, update
         lower, upper = (_spread(_real(bound, parameter.dtype), parameter) for bound in box[1])
         return _box.stay_inside(parameter, lower, upper, packed, new, update)
 
     return by_parts(move, packed, gradient, *(() if box is None else box[:1]))
-
-
-def _finite_cast(update: jax.Array, dtype: Any) -> jax.Array:
-    largest = float(jnp.finfo(dtype).max)
-    if largest < _packing.LARGEST_STEP_SIZE:  # float16 and below: a step must not become infinite
-        update = jnp.clip(update, -largest, largest)
-    return update.astype(dtype)
 
 
 def _compare_values(value, prev_value, nonfinite_rises: bool):

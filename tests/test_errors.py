@@ -45,6 +45,9 @@ BAD_VALUES = [
     ({"upper": nan}, r"upper=nan must be a number, or inf for no bound"),
 ]  # fmt: skip
 BAD_TYPES = [
+    ({"eta_plus": None}, r"eta_plus=None must be a number"),
+    ({"learning_rate": None}, r"learning_rate=None must be a number"),
+    ({"learning_rate": {"w": lambda step: 0.1}}, r"learning_rate\['w'\]=.* is a schedule"),
     (
         {"learning_rate": optax.linear_schedule(0.1, 0.0, 10)},
         r"is a schedule and would do nothing after the first step.*schedule max_step_size",
@@ -177,3 +180,28 @@ def test_irprop_plus_needs_the_loss():
         optimizer.update(PARAMS, state, PARAMS, value=jnp.zeros((), complex))
     with pytest.raises(ValueError, match=r"prev_value=None: this state is not one of irprop_plus"):
         optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS, value=0.0)
+    with pytest.raises(TypeError, match=r"value=\(1\.0, 2\) must be one number.*has_aux=True"):
+        optimizer.update(PARAMS, state, PARAMS, value=(1.0, 2))
+
+
+def test_a_state_is_no_parameters():
+    with pytest.raises(
+        TypeError, match=r"state is a dict, not the ScaleByRpropState that init made"
+    ):
+        optax_rprop.scale_by_rprop().update(PARAMS, PARAMS)
+
+
+def test_bounds_and_other_parameters():
+    optimizer = optax_rprop.rprop(lower=0.0)
+    state = optimizer.init(PARAMS)
+    with pytest.raises(ValueError, match=r"params and the gradient are different trees"):
+        optimizer.update(PARAMS, state, {"w": PARAMS["w"]})
+    with pytest.raises(ValueError, match=r"params \['b'\] has shape \(3,\), but the gradient"):
+        optimizer.update(PARAMS, state, {**PARAMS, "b": jnp.zeros(3)})
+
+
+def test_step_dtype_of_complex_parameters():
+    with pytest.raises(
+        ValueError, match=r"step_dtype=bfloat16 is for real parameters, and \['z'\]"
+    ):
+        optax_rprop.rprop(step_dtype="bfloat16").init({"z": jnp.zeros(2, complex)})

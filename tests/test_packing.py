@@ -93,13 +93,28 @@ def test_a_tiny_traced_learning_rate_is_a_tiny_step():
     assert weights[0] == -(2.0**-62)
 
 
+def assert_halves_down_to(smallest, dtype):
+    optimizer = optax_rprop.rprop_minus(1.0, min_step_size=0)
+    halvings = -int(np.log2(smallest))
+    gradients = np.resize(np.array([1, -1], dtype), (halvings + 100, 1))
+    _, step_sizes, _ = streams.run(optimizer, jnp.zeros(1, dtype), gradients)
+    np.testing.assert_array_equal(step_sizes[: halvings + 1, 0], 2.0 ** -np.arange(halvings + 1.0))
+    assert (step_sizes[halvings:] == smallest).all()
+
+
 def test_zero_minimum():
     """Halved for ever, a step size stops at the smallest that can be held."""
-    optimizer = optax_rprop.rprop_minus(1.0, min_step_size=0)
-    gradients = np.resize(np.float32([1, -1]), (200, 1))
-    _, step_sizes, _ = streams.run(optimizer, jnp.zeros(1), gradients)
-    np.testing.assert_array_equal(step_sizes[:63, 0], 2.0 ** -np.arange(63.0))
-    assert (step_sizes[63:] == 2.0**-62).all()
+    assert_halves_down_to(2.0**-62, np.float32)
+
+
+@pytest.mark.usefixtures("x64")
+def test_zero_minimum_with_64_bits():
+    assert_halves_down_to(2.0**-478, np.float64)
+
+
+def test_a_huge_traced_learning_rate_is_the_largest_step():
+    state = jax.jit(lambda rate: optax_rprop.rprop(rate).init(jnp.zeros(())))(3e38)
+    assert optax_rprop.step_sizes(state) == 2.0**31
 
 
 @given(st.integers(-62, 30), st.floats(1, 2, exclude_max=True), st.sampled_from([-1, 0, 1]))

@@ -126,8 +126,18 @@ def test_constructor_refuses_trees_that_differ():
         make(PARAMS, {"w": jnp.ones((2, 3))})
     with pytest.raises(ValueError, match=r"prev_signs \['b'\] has shape \(1,\)"):
         make(PARAMS, {"w": jnp.ones((2, 3)), "b": jnp.ones(1)})
-    with pytest.raises(TypeError, match="has dtype int32"):
+    with pytest.raises(TypeError, match=r"step_sizes \(the only leaf\) has dtype int32"):
         make(jnp.ones(2, int), jnp.ones(2))
+    with pytest.raises(TypeError, match=r"prev_signs \(the only leaf\) is complex and step_sizes"):
+        make(jnp.ones(2), jnp.ones(2, complex))
+    with pytest.raises(ValueError, match=r"value has shape \(2,\)"):
+        make(jnp.ones(2), jnp.ones(2), jnp.ones(2))
+
+
+def test_constructor_takes_signs_of_any_real_type():
+    for dtype in ("bool", "uint8", "int8", "float16"):
+        made = optax_rprop.ScaleByRpropState.from_step_sizes(jnp.ones(2), jnp.array([1, 0], dtype))
+        np.testing.assert_array_equal(made.prev_signs, [1, 0])
 
 
 def test_same_treedef_for_every_rule():

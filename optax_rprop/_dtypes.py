@@ -1,10 +1,13 @@
-"""Complex numbers as two independent reals, as PyTorch treats them."""
+"""Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from optax_rprop import _packing
 
 
 def is_complex(array: jax.Array) -> bool:
@@ -22,3 +25,11 @@ def by_parts(function: Callable, *arrays: jax.Array):
     real = function(*(lax.real(a) if is_complex(a) else a for a in arrays))
     imag = function(*(lax.imag(a) if is_complex(a) else a for a in arrays))
     return jax.tree.map(lax.complex, real, imag)
+
+
+def finite_cast(update: jax.Array, dtype: Any) -> jax.Array:
+    """An update in another type; in float16 and below it does not become infinite."""
+    largest = float(jnp.finfo(dtype).max)
+    if largest < _packing.LARGEST_STEP_SIZE:
+        update = jnp.clip(update, -largest, largest)
+    return update.astype(dtype)
