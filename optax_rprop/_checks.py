@@ -16,6 +16,7 @@ import numpy as np
 from optax_rprop import _kernel, _packing
 
 _NUMBERS = (int, float, np.ndarray, np.generic)
+ARRAYS = (*_NUMBERS, jax.Array)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 
 _AN_ABSOLUTE_STEP = "at most 2**31: it is an absolute step, in the parameters' units"
@@ -65,6 +66,12 @@ def _is_concrete(value: Any) -> bool:
     return isinstance(value, _NUMBERS)
 
 
+def _real_parts(array: jax.Array) -> np.ndarray:
+    """The numbers in an array, the parts of complex ones side by side."""
+    parts = np.asarray(array)
+    return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
+
+
 def check_options(rule: str, undo_nonfinite: bool, step_dtype: Any) -> None:
     """Raises ValueError for an unknown rule or an option that cannot be had."""
     if rule not in _kernel.RULES:
@@ -104,7 +111,7 @@ def check_hyperparameters(**hyperparameters: Any) -> None:
                     "gradient's signs. Pass a number; to bound the steps over time, schedule "
                     "max_step_size through optax.inject_hyperparams."
                 )
-            if not isinstance(value, (*_NUMBERS, jax.Array)):
+            if not isinstance(value, ARRAYS):
                 remedy = " Pass a schedule through optax.inject_hyperparams." * callable(value)
                 raise TypeError(f"{full_name}={value!r} must be a number or an array." + remedy)
     _check_values({n: x for n, x in hyperparameters.items() if isinstance(x, _NUMBERS)})
@@ -131,8 +138,7 @@ def check_leaf(
                 "step_dtype='float32'."
             )
     if _is_concrete(parameter) and {"lower", "upper"} <= known.keys():
-        parts = np.asarray(parameter)
-        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
+        parts = _real_parts(parameter)
         lower, upper = (
             np.asarray(np.real(known[name]), parts.dtype) for name in ("lower", "upper")
         )
@@ -238,7 +244,7 @@ def check_value(value: Any, prev_value: Any) -> None:
             "update(gradients, state, params, value=loss), through wrappers that pass value on; "
             "rprop_plus and irprop_minus need none."
         )
-    if not isinstance(value, (*_NUMBERS, jax.Array)):
+    if not isinstance(value, ARRAYS):
         raise TypeError(
             f"value={value!r} must be one number, the loss; where has_aux=True made it a pair, "
             "pass its first part."
@@ -280,9 +286,7 @@ def check_parts(path: tuple, step_sizes: jax.Array, prev_signs: jax.Array) -> No
             "same parameter."
         )
     if _is_concrete(step_sizes):
-        parts = np.asarray(step_sizes)
-        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
-        parts = parts.astype(np.float64)
+        parts = _real_parts(step_sizes).astype(np.float64)
         bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
         if bad.any():
             raise ValueError(

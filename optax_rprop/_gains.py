@@ -262,7 +262,7 @@ _DEMANDS = {
 def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
     """Values of Python and NumPy numbers; JAX arrays, which may be traced, are let through."""
     for name, value in hyperparameters.items():
-        if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)):
+        if not isinstance(value, _checks.ARRAYS):
             raise TypeError(
                 f"{name}={value!r} must be a number; pass a schedule through "
                 "optax.inject_hyperparams."
