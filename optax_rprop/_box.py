@@ -46,8 +46,19 @@ def stay_inside(
     cut = (parameter.astype(sum_dtype) - target.astype(sum_dtype)).astype(update.dtype)
     # That difference is rounded, so its sum can miss the bound; its neighbour cannot.
     infinity = lax.full_like(cut, jnp.inf)
-    cut = jnp.where(moved_by(cut) < lower, lax.nextafter(cut, -infinity), cut)
-    cut = jnp.where(moved_by(cut) > upper, lax.nextafter(cut, infinity), cut)
+    cut = jnp.where(moved_by(cut) < lower, _neighbour(cut, -infinity), cut)
+    cut = jnp.where(moved_by(cut) > upper, _neighbour(cut, infinity), cut)
     step_size = lax.min(_packing.step_size(old), _packing.step_size(new))
     new = lax.select(below | above, _packing.without_sign(step_size), new)
     return new, lax.select(below | above, cut, update)
+
+
+@jax.custom_jvp
+def _neighbour(number: jax.Array, towards: jax.Array) -> jax.Array:
+    return lax.nextafter(number, towards)
+
+
+@_neighbour.defjvp
+def _neighbour_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    # A matter of rounding: a small change of the number is one of its neighbour.
+    return _neighbour(*primals), tangents[0]

@@ -48,22 +48,19 @@ class Step(NamedTuple):
     rose: jax.Array  # the loss is above the previous one
 
 
-# A rule's answer: the new packed state, and the update that the caller subtracts.
-Moved = tuple[jax.Array, jax.Array]
+# A rule's answer: the new packed state, and the update that the caller subtracts;
+# None for the update that is the new state's own, its step size times its sign.
+Moved = tuple[jax.Array, jax.Array | None]
 
 
 def rprop_minus(step: Step) -> Moved:
     """Riedmiller 1994."""
-    new = lax.select(step.moving, step.forward, step.forget)
-    # From the new state, which XLA has just written: computed again from the
-    # gradient and the old state, a step takes more than twice as long on a CPU.
-    return new, _packing.signed_step(new)
+    return lax.select(step.moving, step.forward, step.forget), None
 
 
 def irprop_minus(step: Step) -> Moved:
     """Igel & Huesken 2000."""
-    new = lax.select(step.moving & ~step.reversed, step.forward, step.forget)
-    return new, _packing.signed_step(new)
+    return lax.select(step.moving & ~step.reversed, step.forward, step.forget), None
 
 
 def irprop_plus(step: Step) -> Moved:
@@ -100,7 +97,7 @@ def apply_rule(
     factors: Factors,
     rose: jax.Array,
     undo_nan: bool,
-) -> Moved:
+) -> tuple[jax.Array, jax.Array]:
     """One step of `rule` for every weight of an array.
 
     Args:
@@ -112,12 +109,17 @@ def apply_rule(
       undo_nan: whether a NaN gradient is a reversal, undone whatever the loss.
 
     Returns:
-      The new packed state, and the update in the state's type.
+      The new packed state, and the update in the type that it was computed in.
     """
+    dtype = packed.dtype
+    if dtype == jnp.bfloat16:  # where XLA on a CPU converts before and after every operation
+        packed = packed.astype(jnp.float32)
+        factors = Factors(*(factor.astype(jnp.float32) for factor in factors))
     moving = lax.abs(gradient) > 0  # false for NaN
+    rising = gradient > 0
     had_sign = _packing.has_sign(packed)
     # Signs are compared, never multiplied as gradients: a product underflows.
-    reversed_ = moving & had_sign & ((packed > 0) != (gradient > 0))
+    reversed_ = moving & had_sign & ((packed > 0) != rising)
     if undo_nan:
         is_nan = gradient != gradient
         reversed_ |= is_nan & had_sign
@@ -129,9 +131,16 @@ def apply_rule(
     factor = lax.select(had_sign, factor, unscale)
     step_size = lax.max(factors.min_step_size, lax.abs(packed) * factor)
     step_size = lax.min(factors.max_step_size, step_size)
-    if packed.dtype == jnp.bfloat16:
-        # XLA may compute in float32 and round late; the bits must not depend on it.
+    if dtype == jnp.bfloat16:
+        # The only number that is not exact. A conversion instead, XLA might leave out.
         step_size = lax.reduce_precision(step_size, exponent_bits=8, mantissa_bits=7)
-    forward = lax.sign(gradient).astype(packed.dtype) * step_size
+    # Selected, not multiplied: the derivative of a product with NaN is NaN.
+    forward = lax.select(rising, step_size, -step_size)
     forget = _packing.without_sign(step_size)
-    return RULES[rule](Step(packed, forward, forget, moving, reversed_, rose))
+    new, update = RULES[rule](Step(packed, forward, forget, moving, reversed_, rose))
+    new = new.astype(dtype)
+    if update is None:
+        # From the new state, which XLA has just written: computed again from the
+        # gradient and the old state, a step takes more than twice as long on a CPU.
+        update = _packing.signed_step(new)
+    return new, update

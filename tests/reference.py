@@ -1,7 +1,8 @@
 """Rprop as the papers print it, one weight at a time, in NumPy scalars.
 
 This is what the optimizers are held to. It keeps what the papers keep, the step
-size, the remembered sign and the last step, each in a variable of its own.
+size, the remembered sign and the last step, each in a variable of its own. The box
+and undo_nonfinite, which no paper has, are as the documentation says.
 
 Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation
 learning: the RPROP algorithm" (Rprop+); Riedmiller 1994, "Rprop: description and
@@ -23,6 +24,7 @@ class Hyperparameters:
     eta_plus: np.floating
     min_step_size: np.floating
     max_step_size: np.floating
+    undo_nonfinite: bool = False
 
     @classmethod
     def of_type(
@@ -33,17 +35,19 @@ class Hyperparameters:
         eta_plus=1.2,
         min_step_size=1e-6,
         max_step_size=50.0,
+        undo_nonfinite=False,
     ):
         numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-        return cls(*(np.array(number).astype(dtype)[()] for number in numbers))
+        return cls(*(np.array(number).astype(dtype)[()] for number in numbers), undo_nonfinite)
 
 
 class Weight:
-    """One weight and what Rprop remembers of it."""
+    """One weight, the box that it stays in, and what Rprop remembers of it."""
 
-    def __init__(self, value, hyperparameters):
+    def __init__(self, value, hyperparameters, lower=-np.inf, upper=np.inf):
         self.value = value
         self.hyperparameters = hyperparameters
+        self.lower, self.upper = (np.array(x).astype(value.dtype)[()] for x in (lower, upper))
         self.step_size = hyperparameters.learning_rate
         self.sign = 0
         self.last_step = value * 0
@@ -54,6 +58,9 @@ class Weight:
         gradient = float(gradient)
         sign = 1 if gradient > 0 else -1 if gradient < 0 else 0
         agreement = sign * self.sign
+        step_size_before = self.step_size
+        if given.undo_nonfinite and np.isnan(gradient) and self.sign:
+            agreement, loss_rose = -1, True
         if agreement > 0:
             self.step_size = min(self.step_size * given.eta_plus, given.max_step_size)
         elif agreement < 0:
@@ -71,27 +78,52 @@ class Weight:
         else:
             self.sign = sign
             step = {1: -step_size, 0: self.value.dtype.type(0), -1: step_size}[sign]
+        if not self.lower <= self.value + step <= self.upper:
+            step = self.cut(step)
+            self.step_size = min(self.step_size, step_size_before)
+            self.sign = 0
         self.last_step = step
         self.value = self.value + step
+        return step
+
+    def cut(self, step):
+        """To the bound, or to the last number before it that a rounded sum can reach."""
+        bound = self.upper if self.value + step > self.upper else self.lower
+        inwards = -step * np.inf
+        step = bound - self.value
+        while not self.lower <= self.value + step <= self.upper:
+            step = np.nextafter(step, inwards)
         return step
 
 
 class Losses:
     """Whether each loss is above the last finite one."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, nonfinite_rises):
         self.dtype = np.dtype(dtype).type
         self.previous = self.dtype(np.inf)
+        self.nonfinite_rises = nonfinite_rises
 
     def rose(self, loss):
         loss = self.dtype(loss)
         rose = bool(loss > self.previous)
         if np.isfinite(loss):
             self.previous = loss
-        return rose
+            return rose
+        return rose or self.nonfinite_rises
 
 
-def run(rule, values, gradients, losses=None, loss_dtype=np.float32, step_dtype=None, **given):
+def run(
+    rule,
+    values,
+    gradients,
+    losses=None,
+    loss_dtype=np.float32,
+    step_dtype=None,
+    lower=-np.inf,
+    upper=np.inf,
+    **given,
+):
     """The weights, step sizes and signs after each step.
 
     Args:
@@ -101,14 +133,16 @@ def run(rule, values, gradients, losses=None, loss_dtype=np.float32, step_dtype=
       losses: one for each step, for irprop_plus.
       loss_dtype: the type that losses are compared in.
       step_dtype: the type of the step sizes; the weights' by default.
-      **given: hyperparameters.
+      lower: the bound below all weights, rounded to their type.
+      upper: the bound above them.
+      **given: hyperparameters, and undo_nonfinite.
 
     Returns:
       Three arrays of shape (steps, n).
     """
     hyperparameters = Hyperparameters.of_type(step_dtype or values.dtype, **given)
-    weights = [Weight(value, hyperparameters) for value in values]
-    memory = Losses(loss_dtype)
+    weights = [Weight(value, hyperparameters, lower, upper) for value in values]
+    memory = Losses(loss_dtype, hyperparameters.undo_nonfinite)
     trace = []
     for step, row in enumerate(gradients):
         rose = losses is not None and memory.rose(losses[step])

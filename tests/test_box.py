@@ -79,6 +79,22 @@ def test_cut_to_the_largest_step(dtype):
         assert (starts + (lower - starts) < lower).mean() > 0.01
 
 
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_a_weight_at_its_bound_moves_with_it(derivative):
+    """The derivative of every cut weight is 1 by the bound and 0 by where it came from."""
+
+    def moved(lower, starts):
+        optimizer = optax_rprop.rprop(10.0, lower=lower)
+        updates, _ = optimizer.update(jnp.ones_like(starts), optimizer.init(starts), starts)
+        return optax.apply_updates(starts, updates)
+
+    lower, starts = jnp.float32(-1.1), jnp.linspace(-1, 1, 300)
+    assert (starts + (lower - starts) < lower).any()  # so that neighbours are needed
+    by_lower, by_starts = derivative(moved, argnums=(0, 1))(lower, starts)
+    np.testing.assert_array_equal(by_lower, np.ones(300))
+    np.testing.assert_array_equal(by_starts, np.zeros((300, 300)))
+
+
 @pytest.mark.parametrize("rule", streams.OPTIMIZERS)
 def test_at_a_bound_the_step_size_stays(rule):
     """Pushed against a bound for long, a weight steps off it by the step that reached it."""

@@ -1,8 +1,10 @@
 """What every row runs: the optimizers, one stream of gradients, and the papers' answer to it.
 
 The losses rise and fall at random, so that irprop_plus follows the papers only
-where every loss reaches it.
+where every loss reaches it. Some of them and of the gradients are not finite.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +26,53 @@ def shark_irprop_minus(
     return optax.chain(steps, optax.scale(-1))
 
 
-OPTIMIZERS = [*(getattr(optax_rprop, name) for name in streams.OPTIMIZERS), shark_irprop_minus]
+def with_options(name, make, **options):
+    """An optimizer with options switched on, under a name of its own."""
+    made = functools.partial(make, **options)
+    made.__name__, made.rule = name, make.__name__
+    return made
 
 
-def parametrize(optimizers):
-    return pytest.mark.parametrize("make", optimizers, ids=lambda make: make.__name__)
+def rule_of(make):
+    return getattr(make, "rule", make.__name__)
 
 
-every_optimizer = parametrize(OPTIMIZERS)
-every_optimizer_without_loss = parametrize(
-    [make for make in OPTIMIZERS if make is not optax_rprop.irprop_plus]
-)
+def options_of(make):
+    return getattr(make, "keywords", {})
+
+
+PLAIN = [*(getattr(optax_rprop, name) for name in streams.OPTIMIZERS), shark_irprop_minus]
+BOX = {"lower": -2.01, "upper": 2.01}
+BOUNDED = [
+    with_options("irprop_minus_in_a_box", optax_rprop.irprop_minus, **BOX),
+    with_options("irprop_plus_in_a_box", optax_rprop.irprop_plus, undo_nonfinite=True, **BOX),
+]
+NARROW = with_options("bfloat16_steps", optax_rprop.irprop_minus, step_dtype="bfloat16")
+OPTIMIZERS = [
+    *PLAIN,
+    *BOUNDED,
+    with_options("rprop_plus_undoing_nan", optax_rprop.rprop_plus, undo_nonfinite=True),
+    NARROW,
+]
+
+
+def every_optimizer_but(*others):
+    chosen = [make for make in OPTIMIZERS if make not in others]
+    return pytest.mark.parametrize("make", chosen, ids=lambda make: make.__name__)
+
+
+NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
+every_optimizer = every_optimizer_but()
+every_plain_optimizer = every_optimizer_but(*OPTIMIZERS[len(PLAIN) :])
+every_optimizer_without_loss = every_optimizer_but(*NEED_LOSS)
 
 STEPS = 30
 VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
 GRADIENTS = streams.gradients(STEPS, 5, np.float32, (-2, 2), special=False)
 GRADIENTS[::7, 1] = GRADIENTS[5:9, 2] = 0
+GRADIENTS[3::8, 3] = np.nan
 LOSSES = np.random.default_rng(1).standard_normal(STEPS).astype(np.float32)
+LOSSES[4::9] = np.nan, np.inf, np.nan
 
 
 def tree(rows):
@@ -52,6 +84,12 @@ def tree(rows):
 def flat(tree):
     """The numbers in a tree, in order."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def bits(tree):
+    """The arrays in a tree as unsigned integers, which can be saved whatever their type was."""
+    arrays = map(np.asarray, jax.tree.leaves(tree))
+    return [array.view(f"u{array.itemsize}") for array in arrays]
 
 
 def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
@@ -75,7 +113,8 @@ def assert_follows_papers(
     make, params, state, gradients=GRADIENTS, losses=LOSSES, values=VALUES, **given
 ):
     """Weights, step sizes and signs, wherever in `state`, are the papers' to the last bit."""
-    trace = reference.run(make.__name__, values, gradients, losses, **given)
+    given = options_of(make) | given
+    trace = reference.run(rule_of(make), values, gradients, losses, **given)
     weights, step_sizes, signs = (part[-1] for part in trace)
     streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
     streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)

@@ -7,10 +7,9 @@ python killed_run.py resume DIRECTORY    restores, trains to the end, saves the 
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from conformance import GRADIENTS, LOSSES, OPTIMIZERS, VALUES, run, tree
+from conformance import GRADIENTS, LOSSES, OPTIMIZERS, VALUES, bits, run, tree
 
 HALF = 15
 
@@ -34,7 +33,7 @@ def resume(directory):
     for make in OPTIMIZERS:
         params, state = halves[make.__name__]
         end = run(make(), params, GRADIENTS[HALF:], LOSSES[HALF:], state)
-        np.savez(directory / f"{make.__name__}.npz", *jax.tree.leaves(end))
+        np.savez(directory / f"{make.__name__}.npz", *bits(end))
 
 
 if __name__ == "__main__":

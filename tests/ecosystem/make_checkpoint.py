@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conformance import GRADIENTS, LOSSES, OPTIMIZERS, VALUES, run
+from conformance import GRADIENTS, LOSSES, PLAIN, VALUES, run
 
 PATH = Path(__file__).with_name("data") / "checkpoint_v1.npz"
 HALF = 15
@@ -35,7 +35,7 @@ def by_path(tree):
 def main():
     jax.config.update("jax_enable_x64", True)
     runs = {}
-    for make in OPTIMIZERS:
+    for make in PLAIN:
         halfway = train(make, GRADIENTS[:HALF], LOSSES[:HALF])
         end = train(make, GRADIENTS[HALF:], LOSSES[HALF:], *halfway)
         runs[make.__name__] = {"halfway": halfway, "end": end}

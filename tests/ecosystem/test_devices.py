@@ -10,7 +10,7 @@ import optax
 import pytest
 import reference
 import streams
-from conformance import LOSSES, STEPS, every_optimizer
+from conformance import LOSSES, STEPS, every_optimizer, options_of, rule_of
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
@@ -81,7 +81,9 @@ def test_follows_papers(make, mesh):
     assert_sharded(params, mesh)
     assert_sharded(step_sizes, mesh)
     for name, values in VALUES.items():
-        expected = reference.run(make.__name__, np.float32(values), GRADIENTS[name], LOSSES)
+        expected = reference.run(
+            rule_of(make), np.float32(values), GRADIENTS[name], LOSSES, **options_of(make)
+        )
         streams.assert_same_bits(params[name].ravel(), expected[0][-1])
         streams.assert_same_bits(step_sizes[name].ravel(), expected[1][-1])
 

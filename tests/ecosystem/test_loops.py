@@ -13,6 +13,7 @@ from conformance import (
     assert_follows_papers,
     every_optimizer,
     every_optimizer_without_loss,
+    rule_of,
     run,
     tree,
 )
@@ -156,7 +157,8 @@ def test_equinox_filter_jit(make):
     @eqx.filter_jit
     def step(model, state, row, loss):
         gradients = eqx.filter_grad(linear_loss)(model, row)
-        updates, state = optimizer.update(gradients, state, model, value=loss)
+        params = eqx.filter(model, eqx.is_inexact_array)
+        updates, state = optimizer.update(gradients, state, params, value=loss)
         return eqx.apply_updates(model, updates), state
 
     model = Model(**tree(VALUES))
@@ -170,7 +172,7 @@ TOLERANCE = 1e-6
 # A step size falls below the tolerance by halving at a reversal. The minimum lies
 # inside the step before it, which was less than twice the tolerance.
 ERROR = 2 * TOLERANCE
-every_target = pytest.mark.parametrize("target", [np.array([1.0]), np.array([1.0, -0.3, 2.7])])
+every_target = pytest.mark.parametrize("target", [np.array([1.0]), np.array([1.0, -0.3, 1.5])])
 
 
 def distance(params, target):
@@ -192,7 +194,7 @@ def minimise(optimizer, target):
 def test_optimistix_minimiser(make, target):
     """It ends a run on a small update: the zero of an irprop rule where every weight reversed."""
     error = minimise(make(0.1, min_step_size=0.0), target)
-    if make in (optax_rprop.irprop_minus, optax_rprop.irprop_plus):
+    if rule_of(make) in ("irprop_minus", "irprop_plus"):
         assert error > ERROR
     else:
         assert error < ERROR

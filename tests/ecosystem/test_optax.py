@@ -8,13 +8,17 @@ import numpy as np
 import optax
 import pytest
 from conformance import (
+    BOUNDED,
     GRADIENTS,
     LOSSES,
+    NARROW,
+    NEED_LOSS,
     STEPS,
     VALUES,
     assert_follows_papers,
     assert_same_trees,
     every_optimizer,
+    every_optimizer_but,
     every_optimizer_without_loss,
     flat,
     run,
@@ -36,7 +40,8 @@ def on_even_steps(step):
 def test_chain(make):
     """Clipping keeps the signs, and with them every step."""
     clipped = optax.chain(optax.clip_by_global_norm(1.0), make())
-    assert_follows_papers(make, *run(clipped))
+    finite = np.nan_to_num(GRADIENTS)  # one NaN makes the norm NaN, and all gradients
+    assert_follows_papers(make, *run(clipped, gradients=finite), finite)
     named = optax.named_chain(("clip", optax.clip(0.1)), ("rprop", make()))
     assert_follows_papers(make, *run(named))
 
@@ -50,7 +55,7 @@ def test_weight_decay(make):
     expected, plain_state = tree(VALUES), optimizer.init(tree(VALUES))
     for row, loss in zip(GRADIENTS, LOSSES, strict=True):
         gradient = jax.tree.map(lambda g, w: g + 3.0 * w, tree(row), expected)
-        updates, plain_state = optimizer.update(gradient, plain_state, value=loss)
+        updates, plain_state = optimizer.update(gradient, plain_state, expected, value=loss)
         expected = optax.apply_updates(expected, updates)
     assert_same_trees(params, expected)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain_state))
@@ -119,12 +124,23 @@ def test_partition(make):
 @every_optimizer
 def test_multi_steps(make):
     """Each pair of micro-batches makes one step; the second one's call gets the mean loss."""
-    halves = np.repeat(GRADIENTS, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
+    finite = np.nan_to_num(GRADIENTS)  # a NaN never leaves its sum again
+    halves = np.repeat(finite, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
     ignored_then_mean = np.stack([LOSSES[::-1], LOSSES], axis=1).ravel()
     with loose_types():
         wrapped = optax.MultiSteps(make(), every_k_schedule=2)
         params, state = run(wrapped, gradients=halves, losses=ignored_then_mean)
-    assert_follows_papers(make, params, state)
+    assert_follows_papers(make, params, state, finite)
+
+
+@every_optimizer
+def test_multi_steps_that_skips_what_is_not_finite(make):
+    """What README says to do about a NaN: that micro-batch has never been."""
+    finite = np.isfinite(GRADIENTS).all(axis=1)
+    with loose_types():
+        wrapped = optax.MultiSteps(make(), 1, should_skip_update_fn=optax.skip_not_finite)
+        params, state = run(wrapped)
+    assert_follows_papers(make, params, state, GRADIENTS[finite], LOSSES[finite])
 
 
 @every_optimizer
@@ -158,19 +174,19 @@ def test_conditionally_transform(make):
     assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
 
 
-@every_optimizer
+@every_optimizer_but(*BOUNDED)  # the box is around the parameters given, not around z
 def test_schedule_free(make):
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
     assert_follows_papers(make, state.z, state)
 
 
-@every_optimizer
+@every_optimizer_but(*BOUNDED)  # it multiplies updates that end at a bound
 def test_mechanize(make):
     """It learns a factor for the updates, and leaves the step sizes alone."""
     wrapped = contrib.mechanize(make())
     takes_loss = isinstance(wrapped, optax.GradientTransformationExtraArgs)
-    if make is optax_rprop.irprop_plus and not takes_loss:
+    if make in NEED_LOSS and not takes_loss:
         pytest.skip("the mechanize of this older Optax keeps the loss to itself")
     with loose_types():
         _, state = run(wrapped, losses=LOSSES if takes_loss else None)
@@ -187,7 +203,7 @@ def test_reduce_on_plateau(make):
         assert_follows_papers(make, *run(patient))
 
 
-@every_optimizer_without_loss
+@every_optimizer_but(*NEED_LOSS, NARROW)  # plain, it would have complex parameters
 def test_split_real_and_imaginary(make):
     """Its pairs of reals are what a complex parameter is here without it."""
     params = jnp.asarray(VALUES + 1j * VALUES[::-1])
@@ -202,7 +218,7 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_optimizer_without_loss
+@every_optimizer_but(*NEED_LOSS, *BOUNDED)  # it moves the parameters itself
 def test_lookahead(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
@@ -251,7 +267,7 @@ def test_tree_get(make):
         optax_rprop.ScaleByRpropState(packed).step_sizes, optax_rprop.step_sizes(state)
     )
     assert get(state, "eta_plus") == np.float32(1.2)
-    if make is optax_rprop.irprop_plus:
+    if make in NEED_LOSS:
         assert get(state, "prev_value") == LOSSES[-1]
 
 
@@ -282,5 +298,5 @@ def test_tree_map_params(make):
     )
     inner, _ = mapped
     assert inner.signed_step_sizes == specs
-    loss = "no parameter" if make is optax_rprop.irprop_plus else None
+    loss = "no parameter" if make in NEED_LOSS else None
     assert inner.prev_value == loss

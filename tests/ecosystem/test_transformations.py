@@ -10,9 +10,13 @@ import reference
 from conformance import (
     GRADIENTS,
     LOSSES,
+    NARROW,
     VALUES,
     assert_follows_papers,
     every_optimizer,
+    every_optimizer_but,
+    options_of,
+    rule_of,
     run,
     tree,
 )
@@ -39,7 +43,7 @@ def test_vmap_over_every_hyperparameter(make):
 @every_optimizer
 def test_vmapped_ensemble(make):
     """Members with parameters, gradients and losses of their own."""
-    values, gradients = (np.stack([x, -x, 3 * x]) for x in (VALUES, GRADIENTS))
+    values, gradients = (np.stack([x, -x, x / 2]) for x in (VALUES, GRADIENTS))
     losses = np.stack([LOSSES, -LOSSES, LOSSES[::-1]])
     members = jax.vmap(lambda *given: run(make(), *given))
     params, states = jax.jit(members)(tree(values), tree(gradients), losses)
@@ -57,7 +61,7 @@ NUMBERS = {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}
 
 
 @pytest.mark.usefixtures("x64")
-@every_optimizer
+@every_optimizer_but(NARROW)  # a small change is lost in its rounding
 @pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
 def test_derivative_through_updates(make, derivative):
     """By the first step size and the two factors, through thirty steps."""
@@ -66,11 +70,11 @@ def test_derivative_through_updates(make, derivative):
         change = 1e-5
         weights = [
             reference.run(
-                make.__name__,
+                rule_of(make),
                 VALUES.astype(float),
                 GRADIENTS,
                 LOSSES,
-                **(NUMBERS | {name: number + signed}),
+                **(options_of(make) | NUMBERS | {name: number + signed}),
             )[0][-1]
             for signed in (-change, change)
         ]
@@ -102,7 +106,7 @@ def test_donation(make):
     optimizer = make()
 
     def step(params, state, gradient, loss):
-        updates, state = optimizer.update(gradient, state, value=loss)
+        updates, state = optimizer.update(gradient, state, params, value=loss)
         return jax.tree.map(jnp.add, params, updates), state
 
     step = jax.jit(step, donate_argnums=(0, 1))
@@ -124,6 +128,6 @@ def test_abstract_init(make):
     abstract = jax.eval_shape(optimizer.init, shapes)
     described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, abstract))
     assert described[0] == described[1]
-    updates, next_state = jax.eval_shape(optimizer.update, shapes, abstract, value=1.0)
+    updates, next_state = jax.eval_shape(optimizer.update, shapes, abstract, shapes, value=1.0)
     assert jax.tree.map(lambda leaf: leaf.shape, updates) == {"bias": (), "weight": (2, 2)}
     assert next_state == abstract

@@ -10,13 +10,19 @@ import streams
 from conformance import (
     GRADIENTS,
     LOSSES,
+    NARROW,
     VALUES,
     assert_follows_papers,
     every_optimizer,
+    every_optimizer_but,
+    options_of,
+    rule_of,
     run,
 )
 
 import optax_rprop
+
+every_complex_optimizer = every_optimizer_but(NARROW)  # step_dtype is for real parameters
 
 
 @every_optimizer
@@ -45,10 +51,9 @@ def assert_follows_papers_in_one_tree(make, dtypes):
     )
     params, state = run(make(), values, gradients)
     for dtype in dtypes:
-        step_dtype = {"float16": "float32"}.get(dtype, dtype)
-        expected = reference.run(
-            make.__name__, np.asarray(values[dtype]), GRADIENTS, LOSSES, step_dtype=step_dtype
-        )
+        given = {"step_dtype": {"float16": "float32"}.get(dtype, dtype)} | options_of(make)
+        start = np.asarray(values[dtype])
+        expected = reference.run(rule_of(make), start, GRADIENTS, LOSSES, **given)
         found = params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
         for tree, trace in zip(found, expected, strict=True):
             streams.assert_same_bits(tree[dtype], trace[-1])
@@ -65,24 +70,26 @@ def assert_is_two_reals(make, optimizer, dtype):
     params, state = run(optimizer, jnp.asarray(values), jnp.asarray(gradients))
     step_sizes, signs = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
     for part in (np.real, np.imag):
-        expected = reference.run(make.__name__, part(values), part(gradients), LOSSES)
+        expected = reference.run(
+            rule_of(make), part(values), part(gradients), LOSSES, **options_of(make)
+        )
         streams.assert_same_bits(part(params), expected[0][-1])
         streams.assert_same_bits(part(step_sizes), expected[1][-1])
         np.testing.assert_array_equal(part(signs), expected[2][-1])
 
 
-@every_optimizer
+@every_complex_optimizer
 def test_complex64(make):
     assert_is_two_reals(make, make(), np.complex64)
 
 
 @pytest.mark.usefixtures("x64")
-@every_optimizer
+@every_complex_optimizer
 def test_complex128(make):
     assert_is_two_reals(make, make(), np.complex128)
 
 
-@every_optimizer
+@every_complex_optimizer
 def test_complex_with_inject_hyperparams(make):
     """It makes every hyperparameter complex, of which the real part counts."""
     assert_is_two_reals(make, optax.inject_hyperparams(make)(), np.complex64)
@@ -142,7 +149,7 @@ def test_trees(make, params):
     start = params = filled(params, VALUES)
     step = jax.jit(optimizer.update)
     for row, loss in zip(GRADIENTS, LOSSES, strict=True):
-        updates, state = step(filled(start, row), state, value=loss)
+        updates, state = step(filled(start, row), state, params, value=loss)
         params = optax.apply_updates(params, updates)
     assert jax.tree.structure(params) == jax.tree.structure(start)
     assert jax.tree.structure(optax_rprop.step_sizes(state)) == jax.tree.structure(start)
