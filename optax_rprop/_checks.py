@@ -72,7 +72,7 @@ def _real_parts(array: jax.Array) -> np.ndarray:
     return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
 
 
-def check_options(rule: str, undo_nonfinite: bool, step_dtype: Any) -> None:
+def check_options(rule: str, undo_nonfinite: bool) -> None:
     """Raises ValueError for an unknown rule or an option that cannot be had."""
     if rule not in _kernel.RULES:
         raise ValueError(f"rule={rule!r} is unknown; choose one of {', '.join(_kernel.RULES)}.")
@@ -81,13 +81,24 @@ def check_options(rule: str, undo_nonfinite: bool, step_dtype: Any) -> None:
             f"undo_nonfinite=True needs a rule that undoes steps, and rule={rule!r} does not; "
             f"use {' or '.join(_kernel.UNDOING_RULES)}."
         )
-    if step_dtype is not None and step_dtype.name not in _STEP_DTYPES:
+
+
+def the_step_dtype(step_dtype: Any) -> Any:
+    """The type that is meant, or None. Raises ValueError for one that cannot hold step sizes."""
+    if step_dtype is None:
+        return None
+    try:
+        dtype = jnp.dtype(step_dtype)
+        name = dtype.name
+    except TypeError:
+        name = repr(step_dtype)
+    if name not in _STEP_DTYPES:
         raise ValueError(
-            f"step_dtype={step_dtype.name} cannot hold step sizes; "
-            f"use one of {', '.join(_STEP_DTYPES)}."
+            f"step_dtype={name} cannot hold step sizes; use one of {', '.join(_STEP_DTYPES)}."
         )
-    if step_dtype is not None and jax.dtypes.canonicalize_dtype(step_dtype) != step_dtype:
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError("step_dtype=float64 needs jax_enable_x64; set it, or use float32.")
+    return dtype
 
 
 def check_hyperparameters(**hyperparameters: Any) -> None:
@@ -296,7 +307,12 @@ def check_parts(path: tuple, step_sizes: jax.Array, prev_signs: jax.Array) -> No
 
 
 def check_tolerance(tolerance: Any) -> None:
-    """Raises ValueError for a tolerance that no step size can be compared with."""
+    """Raises TypeError, ValueError for what no step size can be compared with."""
+    if not isinstance(tolerance, ARRAYS):
+        raise TypeError(
+            f"tolerance is a {type(tolerance).__name__}, not a number: call "
+            "converged(opt_state, tolerance)."
+        )
     if np.shape(tolerance) != () or (_is_concrete(tolerance) and not tolerance > 0):
         raise ValueError(
             f"tolerance={tolerance!r} must be one number above 0: the step size, in the "

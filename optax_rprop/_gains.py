@@ -198,6 +198,7 @@ def rmsprop_with_gains(
     References:
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
+    _check_hyperparameters({"decay": decay, "eps": eps})
     return optax.chain(
         # One NaN would stay in the average of squared gradients for ever.
         optax.stateless_with_tree_map(lambda gradient, _: _where_finite(gradient, 0)),
@@ -236,6 +237,15 @@ def _where_finite(array: jax.typing.ArrayLike, other: Any) -> jax.Array:
 
 
 _DEMANDS = {
+    "decay": (
+        lambda x: 0 <= x < 1,
+        "must be at least 0 and below 1: it is the memory of squared gradients; "
+        "the default is 0.9.",
+    ),
+    "eps": (
+        lambda x: 0 <= x < np.inf,
+        "must be a finite number of at least 0; the default is 1e-08.",
+    ),
     "increase": (
         lambda x: 0 < x < np.inf,
         "must be a finite number above 0: it is added to a gain; the default is 0.05.",

@@ -175,8 +175,8 @@ def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
       its step size and holds the answer at False.
 
     Raises:
-      ValueError: if `opt_state` holds no Rprop state, or several, or if the
-        tolerance is no number above 0.
+      TypeError: if the tolerance is no number.
+      ValueError: if it is not above 0, or if `opt_state` holds no Rprop state, or several.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop

@@ -78,7 +78,7 @@ def scale_by_rprop(
       >>> print(updates)
       [-0.5  0.5 -0. ]
     """
-    step_dtype = None if step_dtype is None else jnp.dtype(step_dtype)
+    step_dtype = _checks.the_step_dtype(step_dtype)
     bounded = lower is not None or upper is not None
     per_weight = {
         "learning_rate": learning_rate,
@@ -88,7 +88,7 @@ def scale_by_rprop(
     if bounded:
         per_weight["lower"] = -jnp.inf if lower is None else lower
         per_weight["upper"] = jnp.inf if upper is None else upper
-    _checks.check_options(rule, undo_nonfinite, step_dtype)
+    _checks.check_options(rule, undo_nonfinite)
     _checks.check_hyperparameters(eta_minus=eta_minus, eta_plus=eta_plus, **per_weight)
 
     def own_values(tree: Any, *names: str) -> list[tuple]:

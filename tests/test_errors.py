@@ -39,6 +39,8 @@ BAD_VALUES = [
     ({"learning_rate": 51.0}, r"learning_rate=51 is above max_step_size=50; the first step size"),
     ({"learning_rate": 1e-7}, r"min_step_size=1e-06 is above learning_rate=1e-07; the first step"),
     ({"step_dtype": "float16"}, r"step_dtype=float16 cannot hold step sizes; use one of bfloat16"),
+    ({"step_dtype": "bf16"}, r"step_dtype='bf16' cannot hold step sizes; use one of bfloat16, f"),
+    ({"step_dtype": 2}, r"step_dtype=2 cannot hold step sizes"),
     ({"step_dtype": "float64"}, r"step_dtype=float64 needs jax_enable_x64; set it, or use float32"),
     ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
     ({"lower": nan}, r"lower=nan must be a number, or -inf for no bound"),

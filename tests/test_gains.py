@@ -1,23 +1,20 @@
 """Adaptive gains: against Jacobs' rule in NumPy scalars, and as an Optax transformation."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import reference_gains
 import streams
+from reference_gains import DEFAULTS
 
 from optax_rprop import _gains
 from optax_rprop._gains import rmsprop_with_gains, scale_by_adaptive_gains
 
 STEPS = 300
-DEFAULTS = {
-    "increase": 0.05,
-    "decrease": 0.8,
-    "average_decay": 0.9,
-    "min_gain": 0.1,
-    "max_gain": 10.0,
-}
 OTHERS = {
     "increase": 0.5,
     "decrease": 0.3,
@@ -25,28 +22,6 @@ OTHERS = {
     "min_gain": 0.25,
     "max_gain": 2.0,
 }
-
-
-def reference(updates, **hyperparameters):
-    """One weight after the other: the scaled updates, the gains and the averages, step by step."""
-    trace = np.zeros((3, *updates.shape), updates.dtype)
-    one, given = (
-        updates.dtype.type(1),
-        {k: updates.dtype.type(x) for k, x in hyperparameters.items()},
-    )
-    for weight in range(updates.shape[1]):
-        gain, average = one, 0 * one
-        for step, update in enumerate(updates[:, weight]):
-            if not np.isfinite(update):
-                update = 0 * one
-            if update != 0 and average != 0:
-                if (update > 0) == (average > 0):
-                    gain = min(gain + given["increase"], given["max_gain"])
-                else:
-                    gain = max(gain * given["decrease"], given["min_gain"])
-            average = given["average_decay"] * average + (one - given["average_decay"]) * update
-            trace[:, step, weight] = gain * update, gain, average
-    return trace
 
 
 def stream(dtype=np.float32):
@@ -83,7 +58,7 @@ def assert_follows(found, expected, decay):
 def test_follows_the_reference(given):
     updates = stream()
     found = run(scale_by_adaptive_gains(**given), jnp.asarray(updates))
-    assert_follows(found, reference(updates, **given), given["average_decay"])
+    assert_follows(found, reference_gains.run(updates, **given), given["average_decay"])
     # The stream reaches both limits.
     assert found[1].min() == np.float32(given["min_gain"])
     assert found[1].max() == np.float32(given["max_gain"])
@@ -93,14 +68,14 @@ def test_follows_the_reference(given):
 def test_float64():
     updates = stream(np.float64)
     found = run(scale_by_adaptive_gains(), jnp.asarray(updates))
-    assert_follows(found, reference(updates, **DEFAULTS), 0.9)
+    assert_follows(found, reference_gains.run(updates, **DEFAULTS), 0.9)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_types_have_a_float32_state(dtype):
     updates = jnp.asarray(stream(), dtype)
     scaled, gains, averages = run(scale_by_adaptive_gains(), updates)
-    expected = reference(np.asarray(updates, np.float32), **DEFAULTS)
+    expected = reference_gains.run(np.asarray(updates, np.float32), **DEFAULTS)
     assert scaled.dtype == dtype
     rounded = np.asarray(expected[0]).astype(scaled.dtype)
     assert_follows((scaled, gains, averages), (rounded, *expected[1:]), 0.9)
@@ -111,7 +86,7 @@ def test_complex_numbers_are_two_reals():
     updates.real, updates.imag = stream(), np.flip(stream(), axis=1)  # NaN in one part alone
     found = run(scale_by_adaptive_gains(), jnp.asarray(updates))
     for part in (np.real, np.imag):
-        assert_follows(map(part, found), reference(part(updates), **DEFAULTS), 0.9)
+        assert_follows(map(part, found), reference_gains.run(part(updates), **DEFAULTS), 0.9)
 
 
 def test_first_steps_by_hand():
@@ -250,6 +225,19 @@ def test_bad_values(given, message):
             make(**given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"decay": 1.0}, "decay=1 must be at least 0 and below 1.*default is 0.9"),
+        ({"decay": np.nan}, "decay=nan must be at least 0"),
+        ({"eps": -1e-8}, "eps=-1e-08 must be a finite number of at least 0.*default is 1e-08"),
+    ],
+)
+def test_bad_values_of_rmsprop(given, message):
+    with pytest.raises(ValueError, match=message):
+        rmsprop_with_gains(0.1, **given)
+
+
 @pytest.mark.parametrize("bad", ["0.05", None, optax.constant_schedule(0.1)])
 def test_what_is_no_number(bad):
     with pytest.raises(TypeError, match=r"increase=.* must be a number; .*inject_hyperparams"):
@@ -259,12 +247,10 @@ def test_what_is_no_number(bad):
 def test_defaults_are_those_of_the_errors():
     """`DEFAULTS`, which the reference runs with, the signatures and the messages agree."""
     for make in (scale_by_adaptive_gains, rmsprop_with_gains):
-        defaults = make.__kwdefaults__ or {}
-        names = make.__code__.co_varnames[: make.__code__.co_argcount]
-        defaults |= dict(zip(reversed(names), reversed(make.__defaults__), strict=False))
-        assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
+        parameters = inspect.signature(make).parameters
+        assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
     for name, (_, demand) in _gains._DEMANDS.items():
-        assert demand.endswith(f"the default is {DEFAULTS[name]:g}.")
+        assert demand.endswith(f"the default is {parameters[name].default:g}.")
 
 
 def test_trees_that_do_not_fit():

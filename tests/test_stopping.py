@@ -103,3 +103,9 @@ def test_refuses(tolerance):
     state = optax_rprop.rprop().init(jnp.zeros(2))
     with pytest.raises(ValueError, match=r"tolerance=.* must be one number above 0"):
         optax_rprop.converged(state, tolerance)
+
+
+def test_arguments_in_the_wrong_order():
+    state = optax_rprop.rprop().init(jnp.zeros(2))
+    with pytest.raises(TypeError, match=r"tolerance is a tuple, not a number: .*\(opt_state, tol"):
+        optax_rprop.converged(1e-5, state)

@@ -18,11 +18,17 @@ import optax_rprop
 
 
 def shark_irprop_minus(
-    learning_rate=0.01, eta_minus=0.5, eta_plus=1.2, min_step_size=1e-6, max_step_size=50.0
+    learning_rate=0.01,
+    eta_minus=0.5,
+    eta_plus=1.2,
+    min_step_size=1e-6,
+    max_step_size=50.0,
+    *,
+    lower=None,
 ):
     """The rule without an optimizer of its own, as one. (`rprop` is `irprop_minus` itself.)"""
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus")
+    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus", lower=lower)
     return optax.chain(steps, optax.scale(-1))
 
 
