@@ -27,7 +27,6 @@ from tqdm import tqdm
 import optax_rprop
 
 RATE = 0.01
-TORCH_SECONDS = 60
 CONTENDERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "irprop_minus": optax_rprop.irprop_minus,
     "irprop_minus, bfloat16": lambda rate: optax_rprop.irprop_minus(rate, step_dtype="bfloat16"),
@@ -124,12 +123,12 @@ def ratio(seconds: dict[str, list[float]], name: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
 
 
-def torch_seconds(shapes: Shapes, turns: int) -> dict[str, float]:
+def torch_seconds(shapes: Shapes, turns: int, timeout: int) -> dict[str, float]:
     """Medians of torch.optim.Rprop, in a process of its own; empty without torch."""
     script = Path(__file__).with_name("step_time_torch.py")
     command = [sys.executable, script, json.dumps(shapes), str(turns), jax.default_backend()]
     try:
-        printed = subprocess.run(command, capture_output=True, timeout=TORCH_SECONDS).stdout
+        printed = subprocess.run(command, capture_output=True, timeout=timeout).stdout
     except subprocess.TimeoutExpired as late:  # compiling hundreds of leaves takes minutes
         printed = late.stdout or b""
     return dict(json.loads(line) for line in printed.splitlines())
@@ -147,7 +146,7 @@ def copied_per_second(weights: int) -> float:
     return 2 * array.nbytes / min(seconds)
 
 
-def run_case(shapes: Shapes, turns: int) -> dict[str, dict[str, float]]:
+def run_case(shapes: Shapes, turns: int, torch_timeout: int) -> dict[str, dict[str, float]]:
     """All figures of all contenders for parameters of these shapes."""
     compiled = {}
     for name, make in tqdm(CONTENDERS.items(), desc="compiling", leave=False):
@@ -173,7 +172,7 @@ def run_case(shapes: Shapes, turns: int) -> dict[str, dict[str, float]]:
         for name in ("irprop_minus", "rprop_minus", "rprop_plus", "irprop_plus"):
             moved = 20 * weights / figures[name]["seconds"]
             figures[name]["of_copy_bandwidth"] = moved / bandwidth
-    for name, median in torch_seconds(shapes, turns).items():
+    for name, median in torch_seconds(shapes, turns, torch_timeout).items():
         figures[name] = {
             "seconds": median,
             "to_sgd": median / figures["sgd"]["seconds"],
@@ -232,9 +231,8 @@ def draw(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         if panel is not axes[0, 0]:
             panel.set_yticklabels([])
     device = jax.devices()[0]
-    figure.suptitle(
-        f"One jitted, donated optimizer step on {device.device_kind} ({device.platform})"
-    )
+    kind = "a CPU" if device.platform == "cpu" else device.device_kind
+    figure.suptitle(f"One jitted, donated optimizer step on {kind}")
     save(figure, path)
 
 
@@ -243,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     flags = parser(__doc__, "step_time")
     flags.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="which")
     flags.add_argument("--turns", type=positive, default=30, help="timed steps of each contender")
+    flags.add_argument(
+        "--torch-timeout", type=positive, default=60, help="seconds for PyTorch in each case"
+    )
     flags.add_argument("--json", type=Path, help="write all figures here")
     given = flags.parse_args(arguments)
 
@@ -256,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         shapes = CASES[case]
         # Short steps are noisier, and cost less to repeat.
         turns = given.turns * (1 if case == "one_leaf" else 30 if case == "tiny" else 3)
-        results[case] = run_case(shapes, turns)
+        results[case] = run_case(shapes, turns, given.torch_timeout)
         print(f"\n{case}: {len(shapes)} leaves\n{table(results[case])}")
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
