@@ -95,3 +95,14 @@ def test_compiles_once(name):
     for value in (1.0, 2.0, 3.0):
         _, state = step(params, state, params, value=jnp.float32(value))
     assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_nothing_is_computed_in_bfloat16(name):
+    """A CPU has no such arithmetic: it would convert before and after every operation."""
+    optimizer = getattr(optax_rprop, name)(0.01, step_dtype="bfloat16")
+    params = jnp.zeros(3)
+    text = jax.jit(optimizer.update).lower(params, optimizer.init(params), value=0.0).as_text()
+    products = re.findall(r"stablehlo\.multiply .*: tensor<3x(\w+)>", text)
+    assert products
+    assert set(products) == {"f32"}
