@@ -188,7 +188,8 @@ def irprop_plus(
       undo_nonfinite: whether a NaN gradient counts as a reversal that is undone
         and a loss that is not finite as a rise (default False: a NaN gradient
         counts as zero). For full-batch work, where NaN means that a step left
-        the domain: the root of a negative number, a failed Cholesky.
+        the domain: the root of a negative number, a failed Cholesky. A step that
+        was cut at a bound cannot be undone: keep bounds inside the domain.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters.
@@ -300,7 +301,8 @@ def rprop_plus(
       undo_nonfinite: whether a NaN gradient counts as a reversal that is undone
         and a loss that is not finite as a rise (default False: a NaN gradient
         counts as zero). For full-batch work, where NaN means that a step left
-        the domain: the root of a negative number, a failed Cholesky.
+        the domain: the root of a negative number, a failed Cholesky. A step that
+        was cut at a bound cannot be undone: keep bounds inside the domain.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters.

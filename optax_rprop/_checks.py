@@ -60,7 +60,7 @@ def name_of(path: tuple) -> str:
     return jax.tree_util.keystr(path) or "(the only leaf)"
 
 
-def _is_concrete(value: Any) -> bool:
+def is_concrete(value: Any) -> bool:
     if isinstance(value, jax.Array):
         return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
     return isinstance(value, _NUMBERS)
@@ -74,8 +74,10 @@ def _real_parts(array: jax.Array) -> np.ndarray:
 
 def check_options(rule: str, undo_nonfinite: bool) -> None:
     """Raises ValueError for an unknown rule or an option that cannot be had."""
-    if rule not in _kernel.RULES:
+    if not isinstance(rule, str) or rule not in _kernel.RULES:
         raise ValueError(f"rule={rule!r} is unknown; choose one of {', '.join(_kernel.RULES)}.")
+    if not isinstance(undo_nonfinite, (bool, np.bool_)):
+        raise TypeError(f"undo_nonfinite={undo_nonfinite!r} must be True or False.")
     if undo_nonfinite and rule not in _kernel.UNDOING_RULES:
         raise ValueError(
             f"undo_nonfinite=True needs a rule that undoes steps, and rule={rule!r} does not; "
@@ -89,12 +91,12 @@ def the_step_dtype(step_dtype: Any) -> Any:
         return None
     try:
         dtype = jnp.dtype(step_dtype)
-        name = dtype.name
     except TypeError:
-        name = repr(step_dtype)
-    if name not in _STEP_DTYPES:
+        dtype = None
+    if dtype is None or dtype.name not in _STEP_DTYPES:
         raise ValueError(
-            f"step_dtype={name} cannot hold step sizes; use one of {', '.join(_STEP_DTYPES)}."
+            f"step_dtype={repr(step_dtype) if dtype is None else dtype.name} cannot hold step "
+            f"sizes; use one of {', '.join(_STEP_DTYPES)}."
         )
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError("step_dtype=float64 needs jax_enable_x64; set it, or use float32.")
@@ -138,20 +140,20 @@ def check_leaf(
         state's type, or a parameter outside its bounds.
     """
     where = jax.tree_util.keystr(path)
-    known = {name: x for name, x in hyperparameters.items() if _is_concrete(x)}
+    known = {name: x for name, x in hyperparameters.items() if is_concrete(x)}
     _check_values(known, where)
     for name in ("eta_minus", "eta_plus"):
-        factor = np.asarray(np.real(known.get(name, 0)))
+        factor = np.real(np.asarray(known.get(name, 0)))
         if factor.astype(state_dtype) == 1:
             raise ValueError(
                 f"{name}={factor:g} rounds to 1 in a {np.dtype(state_dtype).name} state, where "
                 "step sizes would never change; take it further from 1, or pass "
                 "step_dtype='float32'."
             )
-    if _is_concrete(parameter) and {"lower", "upper"} <= known.keys():
+    if is_concrete(parameter) and {"lower", "upper"} <= known.keys():
         parts = _real_parts(parameter)
         lower, upper = (
-            np.asarray(np.real(known[name]), parts.dtype) for name in ("lower", "upper")
+            np.real(np.asarray(known[name])).astype(parts.dtype) for name in ("lower", "upper")
         )
         outside = (parts < lower) | (parts > upper)
         if outside.any():
@@ -162,9 +164,13 @@ def check_leaf(
 
 
 def _check_values(numbers: dict[str, Any], where: str = "") -> None:
+    # In NumPy from the first: inside jit, an operation on a JAX array is traced.
+    arrays = {name: np.asarray(x) for name, x in numbers.items()}
     # optax.inject_hyperparams makes every number complex beside complex parameters.
-    known = {name: np.asarray(np.real(x), np.float64) for name, x in numbers.items()}
+    known = {name: np.real(array).astype(np.float64) for name, array in arrays.items()}
     for name, number in known.items():
+        if np.any(np.imag(arrays[name])):
+            raise ValueError(f"{name}{where}={arrays[name]} must be real.")
         holds, demand = _DEMANDS[name]
         if not np.all(holds(number)):
             raise ValueError(f"{name}{where}={number[~holds(number)].flat[0]:g} {demand}")
@@ -190,6 +196,8 @@ def check_parameter(path: tuple, dtype: Any, step_dtype: Any = None) -> None:
             f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point or complex. "
             "Keep it out with optax.masked or optax.partition."
         )
+    if float(jnp.finfo(dtype).min) >= 0:
+        raise TypeError(f"parameter {name_of(path)} has dtype {dtype}, which has no sign.")
 
 
 def check_same_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
@@ -215,33 +223,48 @@ def check_same_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
             )
 
 
-def check_gradients(updates: Any, state: Any) -> None:
-    """Raises ValueError or TypeError unless these are gradients of the state's parameters."""
-    check_same_tree("the gradient", updates, "the state", state)
-    for (path, gradient), packed in zip(
-        jax.tree_util.tree_flatten_with_path(updates)[0], jax.tree.leaves(state), strict=True
+def _check_alike(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """The same structure and shapes, and leaf by leaf both real or both complex."""
+    check_same_tree(name, tree, other_name, other)
+    for (path, leaf), other_leaf in zip(
+        jax.tree_util.tree_flatten_with_path(tree)[0], jax.tree.leaves(other), strict=True
     ):
-        kinds = jnp.result_type(gradient), jnp.result_type(packed)
+        kinds = jnp.result_type(leaf), jnp.result_type(other_leaf)
         if not jnp.issubdtype(kinds[0], jnp.inexact):
             raise TypeError(
-                f"the gradient {name_of(path)} has dtype {kinds[0]}; it must be floating-point "
-                "or complex."
+                f"{name} {name_of(path)} has dtype {kinds[0]}; it must be floating-point or "
+                "complex."
             )
         is_complex, should_be = (jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds)
         if is_complex != should_be:
             raise TypeError(
-                f"the gradient {name_of(path)} has dtype {kinds[0]} and its state {kinds[1]}; "
-                "both must be real or both complex."
+                f"{name} {name_of(path)} has dtype {kinds[0]}, but {other_name} has dtype "
+                f"{kinds[1]} there; both must be real or both complex."
             )
 
 
-def check_state(state: Any) -> None:
-    """Raises TypeError for anything but a state of `scale_by_rprop`."""
-    if not hasattr(state, "signed_step_sizes"):
+def check_gradients(updates: Any, state: Any) -> None:
+    """Raises ValueError or TypeError unless these are gradients of the state's parameters."""
+    _check_alike("the gradient", updates, "the state", state)
+
+
+def check_state(state: Any, kind: type) -> None:
+    """Raises TypeError for anything but a state of the transformation."""
+    if not isinstance(state, kind):
         raise TypeError(
-            f"state is a {type(state).__name__}, not the ScaleByRpropState that init made: call "
+            f"state is a {type(state).__name__}, not the {kind.__name__} that init made: call "
             "update(gradients, state, params)."
         )
+
+
+def check_packed(packed: list) -> None:
+    """Raises TypeError for arrays of a type that cannot hold a packed state."""
+    for dtype in {leaf.dtype for leaf in packed}:
+        if _packing.state_dtype(dtype) != dtype:
+            raise TypeError(
+                f"the state holds {dtype} arrays, in which step sizes are lost; keep the types "
+                "that init made."
+            )
 
 
 def check_value(value: Any, prev_value: Any) -> None:
@@ -260,7 +283,7 @@ def check_value(value: Any, prev_value: Any) -> None:
             f"value={value!r} must be one number, the loss; where has_aux=True made it a pair, "
             "pass its first part."
         )
-    if np.shape(value) != () or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+    if np.shape(value) != () or np.iscomplexobj(value):
         raise ValueError(
             f"value has shape {np.shape(value)} and dtype {jnp.result_type(value)}; irprop_plus "
             "needs one real number, the loss: take its mean or sum."
@@ -279,7 +302,7 @@ def check_params(params: Any, updates: Any) -> None:
             "params=None, but lower and upper bound the parameters: call "
             "update(gradients, state, params)."
         )
-    check_same_tree("params", params, "the gradient", updates)
+    _check_alike("params", params, "the gradient", updates)
 
 
 def check_parts(path: tuple, step_sizes: jax.Array, prev_signs: jax.Array) -> None:
@@ -296,7 +319,7 @@ def check_parts(path: tuple, step_sizes: jax.Array, prev_signs: jax.Array) -> No
             f"prev_signs {name_of(path)} is complex and step_sizes is not; both belong to the "
             "same parameter."
         )
-    if _is_concrete(step_sizes):
+    if is_concrete(step_sizes):
         parts = _real_parts(step_sizes).astype(np.float64)
         bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
         if bad.any():
@@ -313,7 +336,7 @@ def check_tolerance(tolerance: Any) -> None:
             f"tolerance is a {type(tolerance).__name__}, not a number: call "
             "converged(opt_state, tolerance)."
         )
-    if np.shape(tolerance) != () or (_is_concrete(tolerance) and not tolerance > 0):
+    if np.shape(tolerance) != () or (is_concrete(tolerance) and not np.asarray(tolerance) > 0):
         raise ValueError(
             f"tolerance={tolerance!r} must be one number above 0: the step size, in the "
             "parameters' units, at which to stop."

@@ -124,6 +124,8 @@ def scale_by_adaptive_gains(
     numbers = tuple(hyperparameters.values())
 
     def init(params: Any) -> Any:
+        _check_hyperparameters(hyperparameters, arrays=True)
+
         def zeros(path: tuple, parameter: Any) -> jax.Array:
             parameter = jnp.asarray(parameter)
             _checks.check_parameter(path, parameter.dtype)
@@ -136,6 +138,7 @@ def scale_by_adaptive_gains(
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del params, extra_args
+        _checks.check_state(state, ScaleByAdaptiveGainsState)
         _checks.check_gradients(updates, state.gains)
         leaves, treedef = jax.tree.flatten(updates)
         old = zip(*map(treedef.flatten_up_to, state), strict=True)
@@ -176,7 +179,9 @@ def rmsprop_with_gains(
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters. A
-      gradient that is NaN or infinite counts as zero.
+      gradient that is NaN or infinite counts as zero. One whose square overflows,
+      above 1.8e19 in float32 and 256 in float16, stops its weight for good, as in
+      `optax.rmsprop`: clip such gradients.
 
     Raises:
       TypeError: see `scale_by_adaptive_gains`.
@@ -198,10 +203,15 @@ def rmsprop_with_gains(
     References:
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
-    _check_hyperparameters({"decay": decay, "eps": eps})
+    rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
+    _check_hyperparameters({"decay": decay, "eps": eps, **rate})
+
+    def finite(updates: Any, params: Any) -> Any:
+        del params
+        return jax.tree.map(lambda gradient: _where_finite(gradient, 0), updates)
+
     return optax.chain(
-        # One NaN would stay in the average of squared gradients for ever.
-        optax.stateless_with_tree_map(lambda gradient, _: _where_finite(gradient, 0)),
+        optax.stateless(finite),  # one NaN would stay in the average of squares for ever
         optax.scale_by_rms(decay, eps),
         scale_by_adaptive_gains(increase, decrease, average_decay, min_gain, max_gain),
         optax.scale_by_learning_rate(learning_rate),
@@ -227,7 +237,8 @@ def _update_leaf(
         # A traced hyperparameter can be NaN: it then changes nothing.
         gain = _where_finite(adapted, gain)
         average = _where_finite(decay * average + (1 - decay) * update, average)
-        return finite_cast(gain * update, incoming.dtype), gain, average
+        # Where the product overflows, the update as it came.
+        return finite_cast(_where_finite(gain * update, update), incoming.dtype), gain, average
 
     return by_parts(adapt, jnp.asarray(update), gain, average)
 
@@ -237,6 +248,10 @@ def _where_finite(array: jax.typing.ArrayLike, other: Any) -> jax.Array:
 
 
 _DEMANDS = {
+    "learning_rate": (
+        lambda x: 0 <= x < np.inf,
+        "must be a finite number of at least 0, or a schedule.",
+    ),
     "decay": (
         lambda x: 0 <= x < 1,
         "must be at least 0 and below 1: it is the memory of squared gradients; "
@@ -269,8 +284,8 @@ _DEMANDS = {
 }
 
 
-def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
-    """Values of Python and NumPy numbers; JAX arrays, which may be traced, are let through."""
+def _check_hyperparameters(hyperparameters: dict[str, Any], arrays: bool = False) -> None:
+    """Python and NumPy numbers when made; JAX arrays, unless traced, in init."""
     for name, value in hyperparameters.items():
         if not isinstance(value, _checks.ARRAYS):
             raise TypeError(
@@ -280,5 +295,6 @@ def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
         if np.shape(value) != ():
             raise ValueError(f"{name}={value!r} must be one number for all parameters.")
         holds, demand = _DEMANDS[name]
-        if not isinstance(value, jax.Array) and not holds(np.real(value)):
+        readable = _checks.is_concrete(value) and (arrays or not isinstance(value, jax.Array))
+        if readable and not holds(np.real(np.asarray(value))):
             raise ValueError(f"{name}={value:g} {demand}")

@@ -35,7 +35,8 @@ def per_leaf(name: str, value: Any, tree: Any) -> list:
             raise ValueError(
                 f"{name} has no value for parameter {_checks.name_of(path)}; a prefix of the "
                 "parameters must reach each of them, and it has "
-                f"{', '.join(map(jax.tree_util.keystr, given))}. (A list is a pytree, no array.)"
+                f"{', '.join(map(jax.tree_util.keystr, given)) or 'no leaf'}. (A list is a pytree, "
+                "no array; None is an empty one: for no bound, give an infinite one.)"
             )
         if not _broadcasts(np.shape(given[start]), np.shape(leaf)):
             raise ValueError(
@@ -48,7 +49,8 @@ def per_leaf(name: str, value: Any, tree: Any) -> list:
     if unused and leaves:
         raise ValueError(
             f"{name}{jax.tree_util.keystr(next(iter(unused)))} belongs to no parameter; the "
-            f"parameters are {', '.join(_checks.name_of(path) for path, _ in leaves)}."
+            f"parameters are {', '.join(_checks.name_of(path) for path, _ in leaves)}. (Inside "
+            "optax.masked and the like, give it for those alone that are handed on.)"
         )
     return values
 

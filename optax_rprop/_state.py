@@ -17,7 +17,8 @@ class ScaleByRpropState(NamedTuple):
       signed_step_sizes: a pytree shaped like the parameters. Each leaf packs the
         step size (its magnitude) and the previous gradient's sign (its sign) of
         every weight; read it through `step_sizes` and `prev_signs`. Its type
-        belongs to the encoding: never cast it.
+        belongs to the encoding: never cast it, nor load a float64 one without
+        jax_enable_x64, where JAX would cast it.
       prev_value: the last finite loss, a scalar of the default float type, +inf
         before the first; `irprop_plus` alone has it, others hold None.
     """
@@ -197,5 +198,5 @@ def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
         jnp.maximum(jnp.max(jnp.real(leaf), initial=0), jnp.max(jnp.imag(leaf), initial=0))
         for leaf in jax.tree.leaves(step_sizes(opt_state))
     ]
-    small = [size <= jnp.asarray(tolerance).astype(size.dtype) for size in largest]
+    small = [size <= jnp.asarray(tolerance, dtype=size.dtype) for size in largest]
     return jnp.all(jnp.array(small, dtype=bool))

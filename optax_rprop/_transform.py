@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_rprop import _box, _checks, _kernel, _packing
@@ -56,10 +57,12 @@ def scale_by_rprop(
         step off a bound is no larger than the last one towards it. `update` needs
         `params`. The real and imaginary parts of a complex parameter have the same
         bounds. A parameter that starts outside is an error where `init` can read it;
-        under a transformation such as jit, the first update moves it inside.
+        under a transformation such as jit, the first update moves it inside, as far
+        as the rounded sum of one update can.
       upper: bounds above the parameters, likewise.
       undo_nonfinite: for "rprop_plus" and "irprop_plus": a NaN gradient is a reversal
-        that is undone, and a loss that is not finite is a rise.
+        that is undone, and a loss that is not finite is a rise. A step that was cut
+        at a bound is forgotten and cannot be undone: keep bounds inside the domain.
 
     Returns:
       A gradient transformation with a `ScaleByRpropState`. Its `update` takes
@@ -90,6 +93,7 @@ def scale_by_rprop(
         per_weight["upper"] = jnp.inf if upper is None else upper
     _checks.check_options(rule, undo_nonfinite)
     _checks.check_hyperparameters(eta_minus=eta_minus, eta_plus=eta_plus, **per_weight)
+    eta_minus, eta_plus, per_weight = jax.tree.map(_as_float, (eta_minus, eta_plus, per_weight))
 
     def own_values(tree: Any, *names: str) -> list[tuple]:
         """For each leaf of `tree`, its own values of the hyperparameters named."""
@@ -112,7 +116,7 @@ def scale_by_rprop(
         updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra_args: Any
     ) -> tuple[Any, Any]:
         del extra_args
-        _checks.check_state(state)
+        _checks.check_state(state, ScaleByRpropState)
         _checks.check_gradients(updates, state.signed_step_sizes)
         rose, prev_value = False, state.prev_value
         if rule == "irprop_plus":
@@ -120,6 +124,7 @@ def scale_by_rprop(
             rose, prev_value = _compare_values(value, prev_value, undo_nonfinite)
         gradients, treedef = jax.tree.flatten(updates)
         packed = treedef.flatten_up_to(state.signed_step_sizes)
+        _checks.check_packed(packed)
         limits = own_values(updates, "min_step_size", "max_step_size")
         boxes: list[tuple | None] = [None] * len(gradients)
         if bounded:
@@ -139,6 +144,15 @@ def scale_by_rprop(
         return steps, ScaleByRpropState(new, prev_value)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _as_float(number: Any) -> Any:
+    """A Python or NumPy integer as a float: of more than 32 bits, JAX would wrap or refuse it."""
+    if isinstance(number, int):
+        return float(number)
+    if isinstance(number, (np.ndarray, np.integer)) and np.issubdtype(number.dtype, np.integer):
+        return number.astype(float)
+    return number
 
 
 def _real(hyperparameter: Any, dtype: Any) -> jax.Array:
@@ -202,7 +216,7 @@ def _update_leaf(packed, gradient, factors, rose, box, rule, undo_nan):
 
 def _compare_values(value, prev_value, nonfinite_rises: bool):
     """Whether the loss rose, strictly, and the last finite loss."""
-    value = jnp.asarray(value).astype(prev_value.dtype)
+    value = jnp.asarray(value, dtype=prev_value.dtype)
     finite = jnp.isfinite(value)
     rose = value > prev_value
     if nonfinite_rises:

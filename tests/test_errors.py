@@ -43,6 +43,7 @@ BAD_VALUES = [
     ({"step_dtype": 2}, r"step_dtype=2 cannot hold step sizes"),
     ({"step_dtype": "float64"}, r"step_dtype=float64 needs jax_enable_x64; set it, or use float32"),
     ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
+    ({"learning_rate": np.complex64(1 + 2j)}, r"learning_rate=\(1\+2j\) must be real"),
     ({"lower": nan}, r"lower=nan must be a number, or -inf for no bound"),
     ({"upper": nan}, r"upper=nan must be a number, or inf for no bound"),
 ]  # fmt: skip
@@ -93,6 +94,44 @@ def test_arrays_and_trees_are_read_in_init(given, message):
             optimizer.init(PARAMS)
 
 
+ARRAYS = [
+    {"learning_rate": jnp.float32(0.1)},
+    {"learning_rate": {"w": jnp.full((3, 1), 0.1), "b": 0.2}},
+    {"eta_plus": jnp.float32(1.3)},
+    {"max_step_size": jnp.full((), 1.0)},
+    {"lower": jnp.full((), -1.0)},
+]
+
+
+@pytest.mark.parametrize("given", ARRAYS)
+@pytest.mark.parametrize("wrap", [lambda made: made, optax.inject_hyperparams])
+def test_arrays_from_outside_are_read_inside_jit(given, wrap):
+    """They are known there, though an operation on them is traced."""
+    init = wrap(optax_rprop.rprop)(**given).init
+    expected = optax_rprop.step_sizes(init(PARAMS))
+    for compiled in jax.jit(init)(PARAMS), jax.eval_shape(init, PARAMS):
+        shapes = jax.tree.map(lambda leaf: leaf.shape, compiled)
+        assert shapes == jax.tree.map(lambda leaf: leaf.shape, init(PARAMS))
+    found = optax_rprop.step_sizes(jax.jit(init)(PARAMS))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with pytest.raises(ValueError, match=r"eta_minus.*=2 must lie strictly"):
+        jax.jit(optax_rprop.rprop(eta_minus=jnp.array(2.0)).init)(PARAMS)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.array], ids=lambda kind: kind.__name__)
+def test_integers_beyond_32_bits(kind):
+    """JAX would wrap them, or refuse them without a word on which."""
+    params, ones = jnp.zeros(3), jnp.ones(3)
+    for given in ({"max_step_size": kind(2**31)}, {"lower": kind(-3 * 10**9)}):
+        optimizer = optax_rprop.rprop(1, **given)
+        updates, _ = optimizer.update(ones, optimizer.init(params), params)
+        np.testing.assert_array_equal(updates, -ones)
+    optimizer = optax_rprop.irprop_plus()
+    _, state = optimizer.update(ones, optimizer.init(params), value=kind(5 * 10**9))
+    assert state[0].prev_value == 5e9
+    assert optax_rprop.converged(state, kind(2**40))
+
+
 def test_tracers_are_let_through():
     """The same values, traced: no error, and no NaN either."""
     for given, _ in BAD_VALUES:
@@ -119,6 +158,10 @@ def test_rule_and_its_options():
         ValueError, match=r"undo_nonfinite=True needs .* rule='irprop_minus' does not"
     ):
         optax_rprop.scale_by_rprop(undo_nonfinite=True)
+    with pytest.raises(TypeError, match=r"undo_nonfinite=1 must be True or False"):
+        optax_rprop.rprop_plus(undo_nonfinite=1)
+    with pytest.raises(ValueError, match=r"rule=\['rprop_plus'\] is unknown"):
+        optax_rprop.scale_by_rprop(rule=["rprop_plus"])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -141,6 +184,13 @@ def test_integer_parameters():
         optax_rprop.rprop().init(jnp.array(True))
 
 
+def test_parameters_without_a_sign():
+    if not hasattr(jnp, "float8_e8m0fnu"):
+        pytest.skip("this JAX has no such type")
+    with pytest.raises(TypeError, match=r"has dtype float8_e8m0fnu, which has no sign"):
+        optax_rprop.rprop().init(jnp.ones(2, jnp.float8_e8m0fnu))
+
+
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
 @pytest.mark.parametrize(
     ("gradient", "error", "message"),
@@ -161,7 +211,7 @@ def test_integer_parameters():
         (
             {**PARAMS, "b": jnp.zeros(2, complex)},
             TypeError,
-            r"the gradient \['b'\] has dtype complex64 and its state float32",
+            r"the gradient \['b'\] has dtype complex64, but the state has dtype float32 there",
         ),
     ],
 )
@@ -191,6 +241,15 @@ def test_a_state_is_no_parameters():
         TypeError, match=r"state is a dict, not the ScaleByRpropState that init made"
     ):
         optax_rprop.scale_by_rprop().update(PARAMS, PARAMS)
+    with pytest.raises(TypeError, match=r"state is a dict, not the ScaleByAdaptiveGainsState"):
+        optax_rprop.scale_by_adaptive_gains().update(PARAMS, PARAMS)
+
+
+def test_a_state_that_was_cast():
+    optimizer = optax_rprop.scale_by_rprop()
+    cast = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), optimizer.init(PARAMS))
+    with pytest.raises(TypeError, match=r"the state holds float16 arrays, in which step sizes"):
+        optimizer.update(PARAMS, cast)
 
 
 def test_bounds_and_other_parameters():
@@ -200,6 +259,10 @@ def test_bounds_and_other_parameters():
         optimizer.update(PARAMS, state, {"w": PARAMS["w"]})
     with pytest.raises(ValueError, match=r"params \['b'\] has shape \(3,\), but the gradient"):
         optimizer.update(PARAMS, state, {**PARAMS, "b": jnp.zeros(3)})
+    with pytest.raises(TypeError, match=r"params \['b'\] has dtype int32; it must be floating"):
+        optimizer.update(PARAMS, state, {**PARAMS, "b": jnp.zeros(2, int)})
+    with pytest.raises(TypeError, match=r"params \['b'\] has dtype complex64, but the gradient"):
+        optimizer.update(PARAMS, state, {**PARAMS, "b": jnp.zeros(2, complex)})
 
 
 def test_step_dtype_of_complex_parameters():

@@ -230,12 +230,15 @@ def test_bad_values(given, message):
     [
         ({"decay": 1.0}, "decay=1 must be at least 0 and below 1.*default is 0.9"),
         ({"decay": np.nan}, "decay=nan must be at least 0"),
+        ({"learning_rate": np.nan}, "learning_rate=nan must be a finite .* or a schedule"),
         ({"eps": -1e-8}, "eps=-1e-08 must be a finite number of at least 0.*default is 1e-08"),
     ],
 )
 def test_bad_values_of_rmsprop(given, message):
     with pytest.raises(ValueError, match=message):
-        rmsprop_with_gains(0.1, **given)
+        rmsprop_with_gains(**({"learning_rate": 0.1} | given))
+    with pytest.raises(TypeError, match="learning_rate=None must be a number"):
+        rmsprop_with_gains(None)
 
 
 @pytest.mark.parametrize("bad", ["0.05", None, optax.constant_schedule(0.1)])
@@ -244,13 +247,38 @@ def test_what_is_no_number(bad):
         scale_by_adaptive_gains(increase=bad)
 
 
+def test_arrays_are_checked_in_init():
+    for make in (scale_by_adaptive_gains, optax.inject_hyperparams(scale_by_adaptive_gains)):
+        with pytest.raises(ValueError, match="increase=-1 must be a finite number above 0"):
+            make(increase=jnp.array(-1.0)).init(jnp.zeros(2))
+
+
+def test_parameters_that_have_no_gradient():
+    """As Equinox's modules do: leaves of the parameters that are None among the gradients."""
+    params = {"w": jnp.zeros(2), "activation": jnp.tanh}
+    gradients = {"w": jnp.ones(2), "activation": None}
+    optimizer = rmsprop_with_gains(0.1)
+    updates, _ = optimizer.update(gradients, optimizer.init(gradients), params)
+    assert updates["activation"] is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_update_never_becomes_infinite(dtype):
+    huge = jnp.full((STEPS, 1), 0.7 * float(jnp.finfo(dtype).max), dtype)
+    scaled, gains, _ = run(scale_by_adaptive_gains(), huge)
+    assert gains[-1] == 10
+    assert np.isfinite(scaled.astype(float)).all()
+
+
 def test_defaults_are_those_of_the_errors():
     """`DEFAULTS`, which the reference runs with, the signatures and the messages agree."""
     for make in (scale_by_adaptive_gains, rmsprop_with_gains):
         parameters = inspect.signature(make).parameters
         assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
     for name, (_, demand) in _gains._DEMANDS.items():
-        assert demand.endswith(f"the default is {parameters[name].default:g}.")
+        assert name == "learning_rate" or demand.endswith(
+            f"the default is {parameters[name].default:g}."
+        )
 
 
 def test_trees_that_do_not_fit():

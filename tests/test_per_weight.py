@@ -71,6 +71,7 @@ def test_a_prefix_is_each_weights_own_number(rule, prefix, numbers, argument):
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [
+        ({}, r"{} has no value .* and it has no leaf\. "),
         ({"layer": 0.5}, r"{} has no value for parameter \['scale'\]; a prefix .* reach each"),
         (
             {"layer": {"w": 0.5}, "scale": 0.5},

@@ -105,6 +105,12 @@ def test_refuses(tolerance):
         optax_rprop.converged(state, tolerance)
 
 
+def test_a_tolerance_from_outside_is_read_inside_jit():
+    tolerance = jnp.float32(1e-3)
+    state = optax_rprop.rprop().init(jnp.zeros(2))
+    assert not jax.jit(lambda state: optax_rprop.converged(state, tolerance))(state)
+
+
 def test_arguments_in_the_wrong_order():
     state = optax_rprop.rprop().init(jnp.zeros(2))
     with pytest.raises(TypeError, match=r"tolerance is a tuple, not a number: .*\(opt_state, tol"):
