@@ -281,6 +281,7 @@ def test_tree_set(make):
     half = run(make(), gradients=GRADIENTS[:10], losses=LOSSES[:10])
     expected, _ = run(make(eta_plus=2.0), half[0], GRADIENTS[10:], LOSSES[10:], half[1])
     assert_same_trees(params, expected)
+    assert np.any(flat(params) != flat(run(make())[0]))
 
 
 @every_optimizer
