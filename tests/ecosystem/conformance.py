@@ -115,6 +115,31 @@ def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
     return jax.jit(lambda *start: jax.lax.scan(step, start, given)[0])(params, state)
 
 
+def linear_loss(params, row):
+    """A loss with a given gradient."""
+    return params.bias * row["bias"] + jnp.sum(params.weight * row["weight"])
+
+
+def run_nnx(optimizer):
+    """The parameters and the state of a Flax module and its nnx.Optimizer, after all gradients."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
+
+    @nnx.jit
+    def step(model, optimizer, row, loss):
+        gradients = nnx.grad(linear_loss)(model, row)
+        optimizer.update(model, gradients, value=loss)
+
+    model = Model()
+    optimizer = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
+        step(model, optimizer, tree(row), loss)
+    return nnx.state(model, nnx.Param), optimizer.opt_state
+
+
 def assert_follows_papers(
     make, params, state, gradients=GRADIENTS, losses=LOSSES, values=VALUES, **given
 ):

@@ -6,7 +6,7 @@ import optax
 import pytest
 import reference_gains
 import streams
-from conformance import GRADIENTS, VALUES, flat, run, tree
+from conformance import GRADIENTS, VALUES, flat, run, run_nnx, tree
 from jax.sharding import NamedSharding, PartitionSpec
 from reference_gains import DEFAULTS
 
@@ -122,22 +122,12 @@ def test_abstract_init():
 
 
 def test_flax():
-    nnx = pytest.importorskip("flax.nnx")
+    assert_follows(*run_nnx(gains()))
     train_state = pytest.importorskip("flax.training.train_state")
-
-    class Model(nnx.Module):
-        def __init__(self):
-            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
-
-    model = Model()
-    optimizer = nnx.Optimizer(model, gains(), wrt=nnx.Param)
-    trained = train_state.TrainState.create(apply_fn=None, params=tree(VALUES), tx=gains())
-    structure = jax.tree.structure(nnx.state(model, nnx.Param))
+    state = train_state.TrainState.create(apply_fn=None, params=tree(VALUES), tx=gains())
     for row in GRADIENTS:
-        optimizer.update(model, jax.tree.unflatten(structure, jax.tree.leaves(tree(row))))
-        trained = trained.apply_gradients(grads=tree(row))
-    assert_follows(nnx.state(model, nnx.Param), optimizer.opt_state)
-    assert_follows(trained.params, trained.opt_state)
+        state = state.apply_gradients(grads=tree(row))
+    assert_follows(state.params, state.opt_state)
 
 
 def test_sharded():

@@ -13,8 +13,10 @@ from conformance import (
     assert_follows_papers,
     every_optimizer,
     every_optimizer_without_loss,
+    linear_loss,
     rule_of,
     run,
+    run_nnx,
     tree,
 )
 
@@ -29,11 +31,6 @@ def step_of(optimizer):
         return optax.apply_updates(params, updates), state
 
     return step
-
-
-def linear_loss(params, row):
-    """A loss with a given gradient."""
-    return params.bias * row["bias"] + jnp.sum(params.weight * row["weight"])
 
 
 @every_optimizer
@@ -94,22 +91,7 @@ def test_cond(make):
 
 @every_optimizer
 def test_flax_nnx_optimizer(make):
-    nnx = pytest.importorskip("flax.nnx")
-
-    class Model(nnx.Module):
-        def __init__(self):
-            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
-
-    @nnx.jit
-    def step(model, optimizer, row, loss):
-        gradients = nnx.grad(linear_loss)(model, row)
-        optimizer.update(model, gradients, value=loss)
-
-    model = Model()
-    optimizer = nnx.Optimizer(model, make(), wrt=nnx.Param)
-    for row, loss in ROWS:
-        step(model, optimizer, tree(row), loss)
-    assert_follows_papers(make, nnx.state(model, nnx.Param), optimizer.opt_state)
+    assert_follows_papers(make, *run_nnx(make()))
 
 
 def train_state(make):

@@ -7,7 +7,7 @@ import optax
 import pytest
 import reference
 import streams
-from conformance import GRADIENTS, LOSSES, VALUES, every_plain_optimizer, flat, run, tree
+from conformance import GRADIENTS, LOSSES, VALUES, every_plain_optimizer, flat, run, run_nnx, tree
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
@@ -108,23 +108,7 @@ def test_vmap(make):
 
 @every_plain_optimizer
 def test_flax_nnx_optimizer(make):
-    nnx = pytest.importorskip("flax.nnx")
-
-    class Model(nnx.Module):
-        def __init__(self):
-            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
-
-    @nnx.jit
-    def step(model, optimizer, gradients, loss):
-        optimizer.update(model, gradients, value=loss)
-
-    model = Model()
-    optimizer = nnx.Optimizer(model, make(**PREFIXES), wrt=nnx.Param)
-    structure = jax.tree.structure(nnx.state(model, nnx.Param))
-    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
-        gradients = jax.tree.unflatten(structure, jax.tree.leaves(tree(row)))
-        step(model, optimizer, gradients, loss)
-    assert_each_follows_papers(make, nnx.state(model, nnx.Param), optimizer.opt_state)
+    assert_each_follows_papers(make, *run_nnx(make(**PREFIXES)))
 
 
 @every_plain_optimizer
