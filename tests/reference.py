@@ -89,7 +89,7 @@ class Weight:
     def cut(self, step):
         """To the bound, or to the last number before it that a rounded sum can reach."""
         bound = self.upper if self.value + step > self.upper else self.lower
-        inwards = -step * np.inf
+        inwards = step.dtype.type(-np.inf if step > 0 else np.inf)
         step = bound - self.value
         while not self.lower <= self.value + step <= self.upper:
             step = np.nextafter(step, inwards)
@@ -99,7 +99,7 @@ class Weight:
 class Losses:
     """Whether each loss is above the last finite one."""
 
-    def __init__(self, dtype, nonfinite_rises):
+    def __init__(self, dtype, nonfinite_rises=False):
         self.dtype = np.dtype(dtype).type
         self.previous = self.dtype(np.inf)
         self.nonfinite_rises = nonfinite_rises
