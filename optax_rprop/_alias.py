@@ -188,8 +188,11 @@ def irprop_plus(
       undo_nonfinite: whether a NaN gradient counts as a reversal that is undone
         and a loss that is not finite as a rise (default False: a NaN gradient
         counts as zero). For full-batch work, where NaN means that a step left
-        the domain: the root of a negative number, a failed Cholesky. A step that
-        was cut at a bound cannot be undone: keep bounds inside the domain.
+        the domain: the root of a negative number, a failed Cholesky. Where the loss
+        alone is NaN, as for the logarithm of a negative number, whose derivative is
+        finite, make the gradient NaN too: jnp.where(jnp.isfinite(value), gradient,
+        jnp.nan). A step that was cut at a bound cannot be undone: keep bounds inside
+        the domain.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters.
@@ -301,8 +304,11 @@ def rprop_plus(
       undo_nonfinite: whether a NaN gradient counts as a reversal that is undone
         and a loss that is not finite as a rise (default False: a NaN gradient
         counts as zero). For full-batch work, where NaN means that a step left
-        the domain: the root of a negative number, a failed Cholesky. A step that
-        was cut at a bound cannot be undone: keep bounds inside the domain.
+        the domain: the root of a negative number, a failed Cholesky. Where the loss
+        alone is NaN, as for the logarithm of a negative number, whose derivative is
+        finite, make the gradient NaN too: jnp.where(jnp.isfinite(value), gradient,
+        jnp.nan). A step that was cut at a bound cannot be undone: keep bounds inside
+        the domain.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters.

@@ -72,6 +72,10 @@ def _real_parts(array: jax.Array) -> np.ndarray:
     return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
 
 
+def _first(bound: np.ndarray, outside: np.ndarray) -> str:
+    return f"{float(np.broadcast_to(bound, outside.shape)[outside][0]):g}"
+
+
 def check_options(rule: str, undo_nonfinite: bool) -> None:
     """Raises ValueError for an unknown rule or an option that cannot be had."""
     if not isinstance(rule, str) or rule not in _kernel.RULES:
@@ -158,8 +162,9 @@ def check_leaf(
         outside = (parts < lower) | (parts > upper)
         if outside.any():
             raise ValueError(
-                f"parameter {name_of(path)} starts at {float(parts[outside][0]):g}, outside its "
-                "bounds lower and upper; start inside: jnp.clip(parameter, lower, upper)."
+                f"parameter {name_of(path)} starts at {float(parts[outside][0]):g}, outside "
+                f"lower={_first(lower, outside)} and upper={_first(upper, outside)}; start inside: "
+                "jnp.clip(parameter, lower, upper)."
             )
 
 
@@ -194,7 +199,7 @@ def check_parameter(path: tuple, dtype: Any, step_dtype: Any = None) -> None:
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point or complex. "
-            "Keep it out with optax.masked or optax.partition."
+            "Make it so with .astype(float), or keep it out with optax.masked or optax.partition."
         )
     if float(jnp.finfo(dtype).min) >= 0:
         raise TypeError(f"parameter {name_of(path)} has dtype {dtype}, which has no sign.")
@@ -251,9 +256,11 @@ def check_gradients(updates: Any, state: Any) -> None:
 def check_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a state of the transformation."""
     if not isinstance(state, kind):
+        given = f"{type(state).__module__}.{type(state).__name__}"
         raise TypeError(
-            f"state is a {type(state).__name__}, not the {kind.__name__} that init made: call "
-            "update(gradients, state, params)."
+            f"state is a {given}, not the optax_rprop.{kind.__name__} that init made: call "
+            "update(gradients, state, params). (An optimizer's state is a tuple, a part for each "
+            "of its transformations: (that one, optax.EmptyState()) for Rprop's.)"
         )
 
 
@@ -346,8 +353,14 @@ def check_tolerance(tolerance: Any) -> None:
 def the_only_state(found: list, opt_state: Any) -> Any:
     """The one element of `found`. Raises ValueError if it holds none, or several."""
     if len(found) != 1:
+        remedy = (
+            "the part that holds the one meant, such as opt_state.inner_states[label] of "
+            "optax.partition."
+            if found
+            else "the state that the init or update of an Rprop optimizer returned."
+        )
         raise ValueError(
             f"found {len(found)} Rprop states in this {type(opt_state).__name__}, not one; pass "
-            "the part of the optimizer's state that holds the one meant."
+            + remedy
         )
     return found[0]

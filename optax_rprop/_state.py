@@ -16,7 +16,8 @@ class ScaleByRpropState(NamedTuple):
     Attributes:
       signed_step_sizes: a pytree shaped like the parameters. Each leaf packs the
         step size (its magnitude) and the previous gradient's sign (its sign) of
-        every weight; read it through `step_sizes` and `prev_signs`. Its type
+        every weight, or where no sign is remembered a huge number, 7.9e26 for 0.01;
+        read it through `step_sizes` and `prev_signs`. Its type
         belongs to the encoding: never cast it, nor load a float64 one without
         jax_enable_x64, where JAX would cast it.
       prev_value: the last finite loss, a scalar of the default float type, +inf
@@ -161,9 +162,10 @@ def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
     """Whether every step size is at or below a tolerance: the test to stop on.
 
     Step sizes shrink only where a gradient changes sign, that is around a minimum.
-    The updates do not tell: irprop_minus and irprop_plus emit zero wherever a sign
-    changed, in all weights at once sooner or later, and a gradient that is masked
-    there is zero too, at a step size that may still be large.
+    The updates do not tell: irprop_minus emits zero wherever a sign changed, and
+    irprop_plus wherever it changed and the loss did not rise, in all weights at once
+    sooner or later; and a gradient that is masked there is zero too, at a step size
+    that may still be large.
 
     Args:
       opt_state: as for `step_sizes`.

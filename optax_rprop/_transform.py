@@ -54,14 +54,15 @@ def scale_by_rprop(
         are rounded to the parameters' types. An update that would take a weight out
         of the box is cut to the largest whose rounded sum with it stays inside; its
         step size then does not grow, and its sign is forgotten, so that the first
-        step off a bound is no larger than the last one towards it. `update` needs
+        step off a bound is no larger than the last that was not cut. `update` needs
         `params`. The real and imaginary parts of a complex parameter have the same
         bounds. A parameter that starts outside is an error where `init` can read it;
         under a transformation such as jit, the first update moves it inside, as far
         as the rounded sum of one update can.
       upper: bounds above the parameters, likewise.
       undo_nonfinite: for "rprop_plus" and "irprop_plus": a NaN gradient is a reversal
-        that is undone, and a loss that is not finite is a rise. A step that was cut
+        that is undone, and a loss that is not finite is a rise; where the loss alone
+        is NaN, as for log of a negative number, see `irprop_plus`. A step that was cut
         at a bound is forgotten and cannot be undone: keep bounds inside the domain.
 
     Returns:

@@ -238,11 +238,21 @@ def test_irprop_plus_needs_the_loss():
 
 def test_a_state_is_no_parameters():
     with pytest.raises(
-        TypeError, match=r"state is a dict, not the ScaleByRpropState that init made"
+        TypeError,
+        match=r"state is a builtins\.dict, not the optax_rprop\.ScaleByRpropState that init",
     ):
         optax_rprop.scale_by_rprop().update(PARAMS, PARAMS)
-    with pytest.raises(TypeError, match=r"state is a dict, not the ScaleByAdaptiveGainsState"):
+    with pytest.raises(TypeError, match=r"not the optax_rprop\.ScaleByAdaptiveGainsState"):
         optax_rprop.scale_by_adaptive_gains().update(PARAMS, PARAMS)
+
+
+def test_a_state_of_another_optimizer():
+    others = optax.rprop(0.1).init(PARAMS)
+    with pytest.raises(TypeError, match=r"state is a optax.*State, not the optax_rprop\."):
+        optax_rprop.rprop().update(PARAMS, others)
+    bare = optax_rprop.scale_by_rprop().init(PARAMS)
+    with pytest.raises(TypeError, match=r"is a tuple, .*\(that one, optax\.EmptyState\(\)\)"):
+        optax_rprop.rprop().update(PARAMS, bare)
 
 
 def test_a_state_that_was_cast():

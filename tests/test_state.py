@@ -102,10 +102,14 @@ def test_constructor_keeps_the_type_or_takes_float32():
 
 
 def test_one_state_must_be_found():
-    with pytest.raises(ValueError, match="found 0 Rprop states in this tuple, not one"):
+    with pytest.raises(
+        ValueError, match="found 0 Rprop states in this tuple, not one; pass the state"
+    ):
         optax_rprop.step_sizes(optax.adam(0.1).init(PARAMS))
     both = optax.chain(optax_rprop.rprop(), optax_rprop.rprop(0.1)).init(PARAMS)
-    with pytest.raises(ValueError, match="found 2 Rprop states in this tuple"):
+    with pytest.raises(
+        ValueError, match="found 2 Rprop states in this tuple, not one; pass the part"
+    ):
         optax_rprop.prev_signs(both)
     assert optax_rprop.step_sizes(both[1])["b"][0] == np.float32(0.1)
 

@@ -92,6 +92,28 @@ def test_ode_that_blows_up(name):
 
 
 @pytest.mark.parametrize("name", UNDOING)
+def test_logarithm(name):
+    """Its derivative at a negative number is finite: nothing is undone unless it is made NaN."""
+
+    def loss(x):
+        return x - jnp.log(x)
+
+    given = {"learning_rate": 4.0, "undo_nonfinite": True}
+    path = minimize(loss, jnp.float32(6.0), 300, name, **given)
+    assert path[-1] < 0
+    assert jnp.isfinite(jax.grad(loss)(path[-1]))
+    optimizer = getattr(optax_rprop, name)(**given)
+    x = jnp.float32(6.0)
+    state = optimizer.init(x)
+    for _ in range(300):
+        value, gradient = jax.value_and_grad(loss)(x)
+        gradient = jnp.where(jnp.isfinite(value), gradient, jnp.nan)
+        updates, state = optimizer.update(gradient, state, x, value=value)
+        x = optax.apply_updates(x, updates)
+    np.testing.assert_allclose(x, 1, atol=1e-3)  # where the loss is one float32 within 5e-4
+
+
+@pytest.mark.parametrize("name", UNDOING)
 def test_undo_shrink_and_forget(name):
     """What a NaN gradient does, whatever the loss; a second one has nothing left to undo."""
     optimizer = getattr(optax_rprop, name)(1.0, undo_nonfinite=True)

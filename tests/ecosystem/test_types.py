@@ -113,6 +113,27 @@ def test_complex_is_that_of_torch(dtype):
         streams.assert_same_bits(part(optax_rprop.step_sizes(state)), part(step_sizes.numpy()))
 
 
+@every_complex_optimizer
+def test_complex_minimum(make):
+    """Against the conjugate of what jax.grad returns, which is the direction of ascent."""
+    target = jnp.array([1 + 1j, -0.5j])
+
+    def loss(z):
+        return jnp.sum(jnp.abs(z - target) ** 2)
+
+    optimizer = make()
+
+    def step(carry, _):
+        z, state = carry
+        value, gradient = jax.value_and_grad(loss)(z)
+        updates, state = optimizer.update(jnp.conj(gradient), state, z, value=value)
+        return (optax.apply_updates(z, updates), state), None
+
+    start = jnp.array([0.3 - 1j, -1 + 0.2j])
+    (z, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=200)
+    np.testing.assert_allclose(z, target, atol=1e-3)  # float32's loss is flat within 5e-4
+
+
 def weak(shape):
     """An array whose type yields to any other, as that of a Python number does."""
     return jnp.broadcast_to(jnp.asarray(0.5), shape)
