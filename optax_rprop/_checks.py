@@ -15,8 +15,8 @@ import numpy as np
 
 from optax_rprop import _kernel, _packing
 
-_NUMBERS = (int, float, np.ndarray, np.generic)
-ARRAYS = (*_NUMBERS, jax.Array)
+NUMBERS = (int, float, np.ndarray, np.generic)
+ARRAYS = (*NUMBERS, jax.Array)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 
 _AN_ABSOLUTE_STEP = "at most 2**31: it is an absolute step, in the parameters' units"
@@ -63,17 +63,13 @@ def name_of(path: tuple) -> str:
 def is_concrete(value: Any) -> bool:
     if isinstance(value, jax.Array):
         return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
-    return isinstance(value, _NUMBERS)
+    return isinstance(value, NUMBERS)
 
 
 def _real_parts(array: jax.Array) -> np.ndarray:
     """The numbers in an array, the parts of complex ones side by side."""
     parts = np.asarray(array)
     return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
-
-
-def _first(bound: np.ndarray, outside: np.ndarray) -> str:
-    return f"{float(np.broadcast_to(bound, outside.shape)[outside][0]):g}"
 
 
 def check_options(rule: str, undo_nonfinite: bool) -> None:
@@ -131,7 +127,8 @@ def check_hyperparameters(**hyperparameters: Any) -> None:
             if not isinstance(value, ARRAYS):
                 remedy = " Pass a schedule through optax.inject_hyperparams." * callable(value)
                 raise TypeError(f"{full_name}={value!r} must be a number or an array." + remedy)
-    _check_values({n: x for n, x in hyperparameters.items() if isinstance(x, _NUMBERS)})
+    numbers = {name: x for name, x in hyperparameters.items() if isinstance(x, NUMBERS)}
+    check_values(numbers, _DEMANDS)
 
 
 def check_leaf(
@@ -145,7 +142,7 @@ def check_leaf(
     """
     where = jax.tree_util.keystr(path)
     known = {name: x for name, x in hyperparameters.items() if is_concrete(x)}
-    _check_values(known, where)
+    check_values(known, _DEMANDS, where)
     for name in ("eta_minus", "eta_plus"):
         factor = np.real(np.asarray(known.get(name, 0)))
         if factor.astype(state_dtype) == 1:
@@ -161,14 +158,17 @@ def check_leaf(
         )
         outside = (parts < lower) | (parts > upper)
         if outside.any():
+            start, low, high = (
+                float(np.broadcast_to(x, outside.shape)[outside][0]) for x in (parts, lower, upper)
+            )
             raise ValueError(
-                f"parameter {name_of(path)} starts at {float(parts[outside][0]):g}, outside "
-                f"lower={_first(lower, outside)} and upper={_first(upper, outside)}; start inside: "
-                "jnp.clip(parameter, lower, upper)."
+                f"parameter {name_of(path)} starts at {start:g}, outside lower={low:g} and "
+                f"upper={high:g}; start inside: jnp.clip(parameter, lower, upper)."
             )
 
 
-def _check_values(numbers: dict[str, Any], where: str = "") -> None:
+def check_values(numbers: dict[str, Any], demands: dict[str, Any], where: str = "") -> None:
+    """Raises ValueError for a number that does not hold what `demands` says of its name."""
     # In NumPy from the first: inside jit, an operation on a JAX array is traced.
     arrays = {name: np.asarray(x) for name, x in numbers.items()}
     # optax.inject_hyperparams makes every number complex beside complex parameters.
@@ -176,7 +176,7 @@ def _check_values(numbers: dict[str, Any], where: str = "") -> None:
     for name, number in known.items():
         if np.any(np.imag(arrays[name])):
             raise ValueError(f"{name}{where}={arrays[name]} must be real.")
-        holds, demand = _DEMANDS[name]
+        holds, demand = demands[name]
         if not np.all(holds(number)):
             raise ValueError(f"{name}{where}={number[~holds(number)].flat[0]:g} {demand}")
     for small, large, remedy in _ORDERED:

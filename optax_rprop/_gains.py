@@ -124,7 +124,8 @@ def scale_by_adaptive_gains(
     numbers = tuple(hyperparameters.values())
 
     def init(params: Any) -> Any:
-        _check_hyperparameters(hyperparameters, arrays=True)
+        known = {name: x for name, x in hyperparameters.items() if _checks.is_concrete(x)}
+        _checks.check_values(known, _DEMANDS)
 
         def zeros(path: tuple, parameter: Any) -> jax.Array:
             parameter = jnp.asarray(parameter)
@@ -284,8 +285,8 @@ _DEMANDS = {
 }
 
 
-def _check_hyperparameters(hyperparameters: dict[str, Any], arrays: bool = False) -> None:
-    """Python and NumPy numbers when made; JAX arrays, unless traced, in init."""
+def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
+    """At construction; the values of JAX arrays, which may be traced, are for `init` to check."""
     for name, value in hyperparameters.items():
         if not isinstance(value, _checks.ARRAYS):
             raise TypeError(
@@ -294,7 +295,5 @@ def _check_hyperparameters(hyperparameters: dict[str, Any], arrays: bool = False
             )
         if np.shape(value) != ():
             raise ValueError(f"{name}={value!r} must be one number for all parameters.")
-        holds, demand = _DEMANDS[name]
-        readable = _checks.is_concrete(value) and (arrays or not isinstance(value, jax.Array))
-        if readable and not holds(np.real(np.asarray(value))):
-            raise ValueError(f"{name}={value:g} {demand}")
+    numbers = {n: x for n, x in hyperparameters.items() if isinstance(x, _checks.NUMBERS)}
+    _checks.check_values(numbers, _DEMANDS)
