@@ -132,7 +132,7 @@ def run(
       gradients: of shape (steps, n).
       losses: one for each step, for irprop_plus.
       loss_dtype: the type that losses are compared in.
-      step_dtype: the type of the step sizes; the weights' by default.
+      step_dtype: the type of the step sizes; by default the weights', float32 for float16.
       lower: the bound below all weights, rounded to their type.
       upper: the bound above them.
       **given: hyperparameters, and undo_nonfinite.
@@ -140,7 +140,9 @@ def run(
     Returns:
       Three arrays of shape (steps, n).
     """
-    hyperparameters = Hyperparameters.of_type(step_dtype or values.dtype, **given)
+    if step_dtype is None:
+        step_dtype = np.float32 if values.dtype == np.float16 else values.dtype
+    hyperparameters = Hyperparameters.of_type(step_dtype, **given)
     weights = [Weight(value, hyperparameters, lower, upper) for value in values]
     memory = Losses(loss_dtype, hyperparameters.undo_nonfinite)
     trace = []

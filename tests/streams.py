@@ -45,14 +45,17 @@ def run(optimizer, params, gradients, losses=None):
     return jax.jit(lambda start: jax.lax.scan(step, start, (gradients, losses))[1])(start)
 
 
+def bits(array):
+    """The bits of real numbers, as unsigned integers, which any file can hold."""
+    return array.view(f"u{array.itemsize}")
+
+
 def assert_same_bits(actual, expected):
     """Arrays that are equal to the last bit, signs of zeros and NaNs too."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
-    different = np.flatnonzero(
-        actual.view(f"u{actual.itemsize}") != expected.view(f"u{actual.itemsize}")
-    )
+    different = np.flatnonzero(bits(actual) != bits(expected))
     assert not different.size, (
         f"{different.size} of {actual.size} differ, the first at {different[0]}: "
         f"{actual.flat[different[0]]} for {expected.flat[different[0]]}"

@@ -55,9 +55,7 @@ def test_any_run(drawn):
     start = random.uniform(-4, 4, WEIGHTS).astype(dtype)
     start = np.clip(start, *box).astype(dtype) if "lower" in options else start
 
-    step_dtype = "float32" if dtype == np.float16 else dtype
-    given = {"step_dtype": step_dtype} | numbers | options
-    expected = reference.run(rule, start, gradients, losses, np.float64, **given)
+    expected = reference.run(rule, start, gradients, losses, np.float64, **numbers, **options)
     steps = optax_rprop.scale_by_rprop(**numbers, rule=rule, **options)
     optimizer = optax.chain(steps, optax.scale(-1))
     actual = streams.run(optimizer, jnp.asarray(start), jnp.asarray(gradients), losses)

@@ -1,5 +1,6 @@
 """Every refusal names the argument, its value and the remedy, and tracers are let through."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,12 +109,12 @@ ARRAYS = [
 def test_arrays_from_outside_are_read_inside_jit(given, wrap):
     """They are known there, though an operation on them is traced."""
     init = wrap(optax_rprop.rprop)(**given).init
-    expected = optax_rprop.step_sizes(init(PARAMS))
-    for compiled in jax.jit(init)(PARAMS), jax.eval_shape(init, PARAMS):
-        shapes = jax.tree.map(lambda leaf: leaf.shape, compiled)
-        assert shapes == jax.tree.map(lambda leaf: leaf.shape, init(PARAMS))
-    found = optax_rprop.step_sizes(jax.jit(init)(PARAMS))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    expected = init(PARAMS)
+    chex.assert_trees_all_equal(jax.jit(init)(PARAMS), expected)
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(init, PARAMS), expected)
+
+
+def test_arrays_from_outside_are_refused_inside_jit():
     with pytest.raises(ValueError, match=r"eta_minus.*=2 must lie strictly"):
         jax.jit(optax_rprop.rprop(eta_minus=jnp.array(2.0)).init)(PARAMS)
 

@@ -13,6 +13,7 @@ import optax
 import pytest
 import reference
 import streams
+from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
 
@@ -62,14 +63,17 @@ OPTIMIZERS = [
 ]
 
 
+def parametrize(optimizers):
+    return pytest.mark.parametrize("make", optimizers, ids=lambda make: make.__name__)
+
+
 def every_optimizer_but(*others):
-    chosen = [make for make in OPTIMIZERS if make not in others]
-    return pytest.mark.parametrize("make", chosen, ids=lambda make: make.__name__)
+    return parametrize([make for make in OPTIMIZERS if make not in others])
 
 
 NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
-every_optimizer = every_optimizer_but()
-every_plain_optimizer = every_optimizer_but(*OPTIMIZERS[len(PLAIN) :])
+every_optimizer = parametrize(OPTIMIZERS)
+every_plain_optimizer = parametrize(PLAIN)
 every_optimizer_without_loss = every_optimizer_but(*NEED_LOSS)
 
 STEPS = 30
@@ -77,6 +81,7 @@ VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
 GRADIENTS = streams.gradients(STEPS, 5, np.float32, (-2, 2), special=False)
 GRADIENTS[::7, 1] = GRADIENTS[5:9, 2] = 0
 GRADIENTS[3::8, 3] = np.nan
+FINITE = np.nan_to_num(GRADIENTS)
 LOSSES = np.random.default_rng(1).standard_normal(STEPS).astype(np.float32)
 LOSSES[4::9] = np.nan, np.inf, np.nan
 
@@ -87,15 +92,37 @@ def tree(rows):
     return {"bias": jnp.asarray(rows[..., 0]), "weight": jnp.asarray(weight)}
 
 
+def on_two_devices():
+    """Shardings for such a tree: the weight split by rows, the bias whole on both."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
+    return {
+        "bias": NamedSharding(mesh, PartitionSpec()),
+        "weight": NamedSharding(mesh, PartitionSpec("rows")),
+    }
+
+
+def of_weight_alone(optimizer):
+    """Two ways to leave the bias as it is."""
+    groups = {"moved": optimizer, "frozen": optax.set_to_zero()}
+    return (
+        optax.masked(optimizer, {"bias": False, "weight": True}),
+        # optax.partition, by the name that it has had in all versions.
+        optax.multi_transform(groups, {"bias": "frozen", "weight": "moved"}),
+    )
+
+
+def on_even_steps(step):
+    return step % 2 == 0
+
+
 def flat(tree):
     """The numbers in a tree, in order."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def bits(tree):
-    """The arrays in a tree as unsigned integers, which can be saved whatever their type was."""
-    arrays = map(np.asarray, jax.tree.leaves(tree))
-    return [array.view(f"u{array.itemsize}") for array in arrays]
+    """Those of all arrays in a tree, in order."""
+    return [streams.bits(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):

@@ -1,19 +1,30 @@
 """Inside the same wrappers, loops and transformations, adaptive gains follow Jacobs' rule."""
 
+import operator
+
 import jax
 import numpy as np
 import optax
 import pytest
 import reference_gains
 import streams
-from conformance import GRADIENTS, VALUES, flat, run, run_nnx, tree
-from jax.sharding import NamedSharding, PartitionSpec
+from conformance import (
+    FINITE,
+    GRADIENTS,
+    VALUES,
+    flat,
+    of_weight_alone,
+    on_even_steps,
+    on_two_devices,
+    run,
+    run_nnx,
+    tree,
+)
 from reference_gains import DEFAULTS
 
 import optax_rprop
 
 RATE = 2.0**-7  # an exact product, whether or not XLA rounds it before the sum
-FINITE = np.nan_to_num(GRADIENTS)
 
 
 def gains(increase=0.05, decrease=0.8, average_decay=0.9, min_gain=0.1, max_gain=10.0):
@@ -36,10 +47,6 @@ def assert_follows(params, state, gradients=GRADIENTS, values=VALUES, **given):
     # XLA may round the average's product and sum at once: half a unit in the last place of a
     # number of at most 100, in each of the ten steps that it remembers.
     np.testing.assert_allclose(flat(found.averages), averages[-1], rtol=0, atol=1e-4)
-
-
-def on_even_steps(step):
-    return step % 2 == 0
 
 
 @pytest.mark.parametrize(
@@ -66,16 +73,13 @@ def test_skipped_steps_leave_the_gains_alone():
 
 
 def test_part_of_the_tree():
-    masked = optax.masked(gains(), {"bias": False, "weight": True})
-    groups = {"gains": gains(), "frozen": optax.set_to_zero()}
-    parted = optax.multi_transform(groups, {"bias": "frozen", "weight": "gains"})
-    for optimizer in masked, parted:
+    for optimizer in of_weight_alone(gains()):
         params, state = run(optimizer)
         assert_follows(params["weight"], state, GRADIENTS[:, 1:], VALUES[1:])
 
 
 def test_schedule():
-    """Through inject_hyperparams, from the step on at which it changes."""
+    """Through inject_hyperparams it takes effect."""
     ran = run(optax.inject_hyperparams(gains)(increase=lambda step: 0.3))
     assert_follows(*ran, increase=0.3)
 
@@ -94,8 +98,8 @@ def test_vmap():
     members = jax.jit(jax.vmap(lambda given: run(gains(), gradients=given)))(tree(both))
     for member in range(2):
         own = {name: numbers[member] for name, numbers in sweep.items()}
-        assert_follows(*jax.tree.map(lambda x, m=member: x[m], swept), **own)
-        assert_follows(*jax.tree.map(lambda x, m=member: x[m], members), both[member])
+        assert_follows(*jax.tree.map(operator.itemgetter(member), swept), **own)
+        assert_follows(*jax.tree.map(operator.itemgetter(member), members), both[member])
 
 
 @pytest.mark.parametrize("transform", [lambda step: step, jax.jit], ids=["eager", "jit"])
@@ -131,11 +135,7 @@ def test_flax():
 
 
 def test_sharded():
-    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
-    split = {
-        "bias": NamedSharding(mesh, PartitionSpec()),
-        "weight": NamedSharding(mesh, PartitionSpec("rows")),
-    }
+    split = on_two_devices()
     params = jax.device_put(tree(VALUES), split)
     for leaf in jax.tree.leaves(gains().init(params)):
         kind = "bias" if leaf.ndim == 0 else "weight"

@@ -9,6 +9,7 @@ import optax
 import pytest
 from conformance import (
     BOUNDED,
+    FINITE,
     GRADIENTS,
     LOSSES,
     NARROW,
@@ -21,6 +22,7 @@ from conformance import (
     every_optimizer_but,
     every_optimizer_without_loss,
     flat,
+    on_even_steps,
     run,
     tree,
 )
@@ -32,16 +34,12 @@ import optax_rprop
 loose_types = functools.partial(jax.numpy_dtype_promotion, "standard")
 
 
-def on_even_steps(step):
-    return step % 2 == 0
-
-
 @every_optimizer
 def test_chain(make):
     """Clipping keeps the signs, and with them every step."""
     clipped = optax.chain(optax.clip_by_global_norm(1.0), make())
-    finite = np.nan_to_num(GRADIENTS)  # one NaN makes the norm NaN, and all gradients
-    assert_follows_papers(make, *run(clipped, gradients=finite), finite)
+    # One NaN makes the norm NaN, and all gradients.
+    assert_follows_papers(make, *run(clipped, gradients=FINITE), FINITE)
     named = optax.named_chain(("clip", optax.clip(0.1)), ("rprop", make()))
     assert_follows_papers(make, *run(named))
 
@@ -124,13 +122,13 @@ def test_partition(make):
 @every_optimizer
 def test_multi_steps(make):
     """Each pair of micro-batches makes one step; the second one's call gets the mean loss."""
-    finite = np.nan_to_num(GRADIENTS)  # a NaN never leaves its sum again
-    halves = np.repeat(finite, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
+    # A NaN never leaves its sum again.
+    halves = np.repeat(FINITE, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
     ignored_then_mean = np.stack([LOSSES[::-1], LOSSES], axis=1).ravel()
     with loose_types():
         wrapped = optax.MultiSteps(make(), every_k_schedule=2)
         params, state = run(wrapped, gradients=halves, losses=ignored_then_mean)
-    assert_follows_papers(make, params, state, finite)
+    assert_follows_papers(make, params, state, FINITE)
 
 
 @every_optimizer

@@ -1,5 +1,7 @@
 """Inside every wrapper, what is given for each weight reaches that weight."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,19 @@ import optax
 import pytest
 import reference
 import streams
-from conformance import GRADIENTS, LOSSES, VALUES, every_plain_optimizer, flat, run, run_nnx, tree
-from jax.sharding import NamedSharding, PartitionSpec
+from conformance import (
+    FINITE,
+    GRADIENTS,
+    LOSSES,
+    VALUES,
+    every_plain_optimizer,
+    flat,
+    of_weight_alone,
+    on_two_devices,
+    run,
+    run_nnx,
+    tree,
+)
 
 import optax_rprop
 
@@ -26,7 +39,6 @@ PREFIXES = {
     "lower": tree(NUMBERS["lower"]),
 }
 OF_WEIGHT_ALONE = {name: {"weight": prefix["weight"]} for name, prefix in PREFIXES.items()}
-FINITE = np.nan_to_num(GRADIENTS)
 
 
 def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights=range(5)):
@@ -87,11 +99,7 @@ def test_flatten(make):
 @every_plain_optimizer
 def test_part_of_the_tree(make):
     """A wrapper that hands on part of the parameters takes a prefix of that part."""
-    only_weight = make(**OF_WEIGHT_ALONE)
-    masked = optax.masked(only_weight, {"bias": False, "weight": True})
-    groups = {"rprop": only_weight, "frozen": optax.set_to_zero()}
-    parted = optax.multi_transform(groups, {"bias": "frozen", "weight": "rprop"})
-    for optimizer in masked, parted:
+    for optimizer in of_weight_alone(make(**OF_WEIGHT_ALONE)):
         params, state = run(optimizer)
         assert_each_follows_papers(make, params["weight"], state, weights=range(1, 5))
 
@@ -102,8 +110,8 @@ def test_vmap(make):
     swept = {"learning_rate": jax.tree.map(lambda x: jnp.stack([x, x / 2]), tree(VALUES**2 + 0.1))}
     params, _ = jax.jit(jax.vmap(lambda given: run(make(**given))))(swept)
     for member in range(2):
-        alone, _ = run(make(**jax.tree.map(lambda x, member=member: x[member], swept)))
-        streams.assert_same_bits(flat(jax.tree.map(lambda x, m=member: x[m], params)), flat(alone))
+        one, given = jax.tree.map(operator.itemgetter(member), (params, swept))
+        streams.assert_same_bits(flat(one), flat(run(make(**given))[0]))
 
 
 @every_plain_optimizer
@@ -113,12 +121,8 @@ def test_flax_nnx_optimizer(make):
 
 @every_plain_optimizer
 def test_sharded(make):
-    """The numbers sharded like their weights: nothing is gathered, and the bits are the same."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
-    split = {
-        "bias": NamedSharding(mesh, PartitionSpec()),
-        "weight": NamedSharding(mesh, PartitionSpec("rows")),
-    }
+    """The numbers sharded like their weights."""
+    split = on_two_devices()
     prefixes = PREFIXES | {
         name: jax.device_put(tree(NUMBERS[name]), split) for name in ("learning_rate", "lower")
     }
@@ -130,7 +134,7 @@ def test_sharded(make):
 @pytest.mark.usefixtures("x64")
 @every_plain_optimizer
 def test_types(make):
-    """One prefix for leaves of several types, each of which rounds it to its own."""
+    """One array for leaves of several types, each of which rounds it to its own."""
     learning_rate, lower = np.array([0.1, 0.3]), -1.01
     dtypes = ("bfloat16", "float16", "float32", "float64")
     values = {dtype: jnp.asarray([-1, 1], dtype) for dtype in dtypes}
@@ -143,7 +147,6 @@ def test_types(make):
                 np.asarray(values[dtype])[[weight]],
                 GRADIENTS[:, [2 + weight]],
                 LOSSES,
-                step_dtype={"float16": "float32"}.get(dtype, dtype),
                 learning_rate=learning_rate[weight],
                 lower=lower,
             )

@@ -51,9 +51,8 @@ def assert_follows_papers_in_one_tree(make, dtypes):
     )
     params, state = run(make(), values, gradients)
     for dtype in dtypes:
-        given = {"step_dtype": {"float16": "float32"}.get(dtype, dtype)} | options_of(make)
         start = np.asarray(values[dtype])
-        expected = reference.run(rule_of(make), start, GRADIENTS, LOSSES, **given)
+        expected = reference.run(rule_of(make), start, GRADIENTS, LOSSES, **options_of(make))
         found = params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
         for tree, trace in zip(found, expected, strict=True):
             streams.assert_same_bits(tree[dtype], trace[-1])
