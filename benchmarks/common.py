@@ -33,7 +33,9 @@ def arguments(description, **numbers):
     parser.add_argument("--plot", type=Path, default=plot, help="where the figure goes")
     parser.add_argument("--json", type=Path, help="where all numbers go")
     for name, (default, text) in numbers.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=text
+        )
     return parser.parse_args()
 
 
