@@ -10,14 +10,15 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
-from optax_rprop._state import converged, step_sizes
+from optax_rprop._rules import RULES
+from optax_rprop._state import ScaleByRpropState, converged, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 Y = TypeVar("Y")
 Aux = TypeVar("Aux")
 
-# Step sizes come down to the width of a valley before its end is reached: see the class.
-_MARGIN = 64
+# In a narrow valley step sizes come down to its width long before its end: see the class.
+_MARGIN = 1024
 
 
 class _State(eqx.Module, Generic[Y]):
@@ -53,8 +54,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       tolerance: the accuracy of the weights, in their units. Not below a few hundred times
         their rounding (1e-5 for float32 weights of size 1, 1e-13 for float64): the step
         sizes would never be that small, and steps run out.
-      learning_rate: the first step size, above `tolerance`. It, `max_step_size`, `lower`
-        and `upper` each take a number, an array or a pytree prefix of the weights.
+      learning_rate: the first step size, above a 64th of `tolerance`. It, `max_step_size`,
+        `lower` and `upper` each take a number, an array or a pytree prefix of the weights.
+        The default is 0.01 * abs(y0) + 1e-4, or `tolerance` where that is larger.
       eta_minus: see `optax_rprop.irprop_plus`, for `eta_plus` too.
       max_step_size: the default is the largest that there is, so that no weight is too
         large to be reached.
@@ -83,7 +85,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     atol: float
     rtol: float
     norm: Callable[[PyTree], Scalar]
-    learning_rate: PyTree[ArrayLike]
+    learning_rate: PyTree[ArrayLike] | None
     eta_minus: ArrayLike
     eta_plus: ArrayLike
     max_step_size: PyTree[ArrayLike]
@@ -95,7 +97,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     def __init__(
         self,
         tolerance: float,
-        learning_rate: PyTree[ArrayLike] = 0.01,
+        learning_rate: PyTree[ArrayLike] | None = None,
         eta_minus: ArrayLike = 0.5,
         eta_plus: ArrayLike = 1.2,
         max_step_size: PyTree[ArrayLike] = 2.0**31,
@@ -119,18 +121,23 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         self.lower = lower
         self.upper = upper
         self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
-        self._optimizer()  # raises its errors here, not inside minimise
+        # Raises its errors here, not inside minimise.
+        self._optimizer(0.01 if learning_rate is None else learning_rate, 0.0)
 
-    @property
-    def _undoes(self) -> bool:
-        return self.rule in ("rprop_plus", "irprop_plus")
+    def _done(self, y: PyTree) -> PyTree[Array]:
+        """The step size at which each weight is done: the margin, or what its type resolves."""
+        return jax.tree.map(
+            lambda x: jnp.maximum(
+                jnp.asarray(self.atol / _MARGIN, x.real.dtype), 2 * jnp.finfo(x.dtype).eps * abs(x)
+            ),
+            y,
+        )
 
-    def _optimizer(self, finite: Scalar | bool = True) -> optax.GradientTransformationExtraArgs:
-        # A step out of the domain shrinks every step size. That is no sign of a minimum,
-        # and must not bring one down to where it counts as done.
-        floor = self.atol / _MARGIN * jnp.where(finite, 2.0**-10, 2.0)
+    def _optimizer(
+        self, first: PyTree[ArrayLike], floor: PyTree[ArrayLike]
+    ) -> optax.GradientTransformationExtraArgs:
         steps = scale_by_rprop(
-            self.learning_rate,
+            first,
             self.eta_minus,
             self.eta_plus,
             floor,
@@ -138,21 +145,27 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             rule=self.rule,
             lower=self.lower,
             upper=self.upper,
-            undo_nonfinite=self._undoes,
+            undo_nonfinite=RULES[self.rule].undoes,
         )
         return optax.chain(steps, optax.scale(-1))
 
     def init(self, fn, y: PyTree, args, options, f_struct, aux_struct, tags) -> _State[Y]:
         """A fresh state, once the start is seen to fit the solver."""
-        optimizer = self._optimizer()
+        done = self._done(y)
+        first = self.learning_rate
+        if first is None:
+            first = jax.tree.map(lambda x, d: jnp.maximum(0.01 * abs(x) + 1e-4, 2 * d), y, done)
+        optimizer = self._optimizer(first, 0.0)
         opt_state = optimizer.init(y)
+        sizes = step_sizes(opt_state)
+        too_small = _any(jax.tree.map(lambda size, d: ~(size.real > d), sizes, done))
+        message = f"learning_rate must be above a {_MARGIN}th of tolerance, where it stops."
+        opt_state = eqx.error_if(opt_state, too_small, message)
         # The bounds, in whatever form they are given, show in what they do to a zero step.
         zeros = jax.tree.map(jnp.zeros_like, y)
         moves, _ = optimizer.update(zeros, opt_state, y, value=0.0)
-        outside = _any(moves, lambda move: move != 0)
+        outside = _any(jax.tree.map(lambda move: move != 0, moves))
         opt_state = eqx.error_if(opt_state, outside, "y0 must lie between lower and upper.")
-        too_small = _any(step_sizes(opt_state), lambda size: ~(size.real > self.atol))
-        opt_state = eqx.error_if(opt_state, too_small, "learning_rate must be above tolerance.")
         return _State(jnp.array(0), y, jnp.zeros(f_struct.shape, f_struct.dtype), opt_state)
 
     def step(self, fn, y: PyTree, args, options, state, tags) -> tuple[PyTree, _State[Y], Aux]:
@@ -162,18 +175,25 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             num_steps=("Step", state.num_steps), loss_this_step=("Loss on this step", f), y=("y", y)
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
-        finite = ~_any((f, gradient), lambda x: ~jnp.isfinite(x))
-        updates, opt_state = self._optimizer(finite).update(gradient, state.opt_state, y, value=f)
+        # A step out of the domain shrinks every step size. That is no sign of a minimum,
+        # and must not bring one down to where it counts as done.
+        lost = _any(jax.tree.map(lambda x: ~jnp.isfinite(x), (f, gradient)))
+        done = self._done(y)
+        floor = jax.tree.map(lambda d: d * jnp.where(lost, 2.0, 2.0**-10).astype(d.dtype), done)
+        optimizer = self._optimizer(done, floor)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, y, value=f)
         new_state = _State(state.num_steps + 1, y, f, opt_state)
         return optax.apply_updates(y, updates), new_state, aux
 
-    def terminate(self, fn, y, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
+    def terminate(self, fn, y: PyTree, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
         """Stops where every weight is done, or where `fn` is lost."""
+        states = jax.tree.map(ScaleByRpropState, state.opt_state[0].packed)
+        done = jax.tree.map(lambda d, own: converged(own, d), self._done(state.y), states)
         lost = ~jnp.isfinite(state.f)
-        if self._undoes:
+        if RULES[self.rule].undoes:
             lost &= state.num_steps == 1
         result = optx.RESULTS.where(lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
-        return lost | converged(state.opt_state, self.atol / _MARGIN), result
+        return lost | ~_any(jax.tree.map(jnp.invert, done)), result
 
     def postprocess(
         self, fn, y, aux, args, options, state, tags, result
@@ -182,8 +202,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         return state.y, aux, {}
 
 
-def _any(tree: PyTree[Array], test: Callable[[Array], Array]) -> Scalar:
-    return jnp.array([jnp.any(test(leaf)) for leaf in jax.tree.leaves(tree)], dtype=bool).any()
+def _any(masks: PyTree[Array]) -> Scalar:
+    return jnp.array([jnp.any(mask) for mask in jax.tree.leaves(masks)], dtype=bool).any()
 
 
 def _print(**values: tuple[str, Array]) -> None:

@@ -138,11 +138,11 @@ def test_implicit_derivative_beside_a_weight_that_fn_ignores():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_types(dtype):
-    tolerance = {"bfloat16": 1.0, "float16": 0.2}.get(dtype, 1e-4)
+    tolerance = {"bfloat16": 2.0, "float16": 0.2}.get(dtype, 1e-4)
     start = jnp.zeros(20, dtype)
     target = jnp.linspace(-3, 3, 20).astype(dtype)
     solution = optimistix.minimise(
-        lambda y, args: jnp.sum((y - target) ** 2), RpropMinimiser(tolerance), start
+        lambda y, args: jnp.sum((y - target) ** 2), RpropMinimiser(tolerance, 0.1), start
     )
     assert solution.value.dtype == dtype
     np.testing.assert_allclose(
@@ -185,12 +185,12 @@ def test_whole_equinox_module():
         return jnp.mean(error**2) + 1e-3 * sum(jnp.sum(w**2) for w in jax.tree.leaves(weights))
 
     # A prefix, and None where there is nothing to bound.
-    lower = eqx.tree_at(lambda m: m.layers[0].bias, jax.tree.map(lambda _: -jnp.inf, weights), -0.1)
+    lower = eqx.tree_at(lambda m: m.layers[0].bias, jax.tree.map(lambda _: -jnp.inf, weights), -0.5)
     solution = optimistix.minimise(
         fn, RpropMinimiser(1e-3, lower=lower), weights, (static, x), max_steps=10_000
     )
     gradient = jax.grad(fn)(solution.value, (static, x))
-    assert solution.value.layers[0].bias.min() >= -0.1
+    assert solution.value.layers[0].bias.min() >= -0.5
     for leaf in jax.tree.leaves(eqx.tree_at(lambda m: m.layers[0].bias, gradient, None)):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-4)
     assert fn(solution.value, (static, x)) < 0.1 * fn(weights, (static, x))

@@ -146,12 +146,21 @@ def test_tolerance_must_be_above_0(tolerance):
 
 
 def test_tolerance_below_rounding_runs_out_of_steps():
+    """Near 1e4, float32 numbers are 1e-3 apart."""
+    square = np.linspace(1e8, 2e8, 20, dtype="float32")
+
+    def fn(y, args):
+        return jnp.sum((y**2 - square) ** 2)
+
     with jax.enable_x64(False):
-        solution = solve(
-            lambda y, args: jnp.sum((y - 1e4) ** 2), np.zeros(20, "float32"), 1e-6, max_steps=1000
-        )
-        assert solution.result == RESULTS.nonlinear_max_steps_reached
-        np.testing.assert_allclose(solution.value, 1e4, rtol=1e-6)
+        start = np.full(20, 9e3, "float32")
+        for tolerance, result in (
+            (1e-6, RESULTS.nonlinear_max_steps_reached),
+            (1.0, RESULTS.successful),
+        ):
+            solution = solve(fn, start, tolerance, 1000, learning_rate=1.0)
+            assert solution.result == result
+            np.testing.assert_allclose(solution.value, square**0.5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("start", [-0.1, 1.1, [0.5, 7.0]])
@@ -160,11 +169,11 @@ def test_start_outside_the_box(start):
         solve(lambda y, args: jnp.sum(y**2), start, lower=0.0, upper=1.0)
 
 
-@pytest.mark.parametrize("first", [1e-6, 1e-7, jnp.array([1.0, 1e-6])])
-def test_first_step_not_above_the_tolerance(first):
-    """Optimistix's OptaxMinimiser would call its start a success."""
-    with pytest.raises(Exception, match="learning_rate must be above tolerance"):
-        solve(lambda y, args: jnp.sum(y**2), np.ones(2), learning_rate=first)
+@pytest.mark.parametrize("first", [2.0**-10, 1e-7, jnp.array([1.0, 2.0**-10])])
+def test_a_first_step_that_would_count_as_done(first):
+    """OptaxMinimiser would call such a start a success."""
+    with pytest.raises(Exception, match="learning_rate must be above a 64th of tolerance"):
+        solve(lambda y, args: jnp.sum(y**2), np.ones(2), tolerance=2.0**-4, learning_rate=first)
 
 
 @pytest.mark.parametrize(
