@@ -1,13 +1,10 @@
 """Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-from optax_rprop import _packing
 
 
 def is_complex(array: jax.Array) -> bool:
@@ -27,9 +24,9 @@ def by_parts(function: Callable, *arrays: jax.Array):
     return jax.tree.map(lax.complex, real, imag)
 
 
-def finite_cast(update: jax.Array, dtype: Any) -> jax.Array:
+def finite_cast(update: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """An update in another type; in float16 and below it does not become infinite."""
     largest = float(jnp.finfo(dtype).max)
-    if largest < _packing.LARGEST_STEP_SIZE:
+    if largest < float(jnp.finfo(jnp.bfloat16).max):
         update = jnp.clip(update, -largest, largest)
     return update.astype(dtype)

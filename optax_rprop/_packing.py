@@ -1,21 +1,26 @@
 """One float per weight: how a step size and a sign share one number.
 
-Rprop remembers two things of a weight: its step size D > 0 and the sign of its
-previous gradient, which is -1, +1 or none. One float holds both: its magnitude
-is the step size and its sign is the gradient's. "No sign" is told by magnitude:
-the step size is then stored times a power of two that lifts it above every step
-size there can be. A power of two only shifts the exponent, so no bit of D is
-lost. In float32 and bfloat16 that power is 2**96:
+Rprop remembers two things of a weight: its step size D > 0 and the sign of its previous
+gradient, which is -1, +1 or none. One float holds both: its magnitude is the step size
+and its sign is the gradient's. "No sign" is told by magnitude: the step size is then
+stored times a power of two that lifts it above every step size there can be. A power of
+two only shifts the exponent, so no bit of D is lost. The sign that this leaves unused
+says why there is none: the weight is idle, that is, its gradient was exactly zero or
+pushed it against a bound; or not. In float32 and bfloat16 the power is 2**96:
 
-    step size   previous sign   stored as
-    0.01        +1              0.01
-    0.01        -1              -0.01
-    0.01        none            0.01 * 2**96 = 7.9e26
+    step size   previous sign    stored as
+    0.01        +1               0.01
+    0.01        -1               -0.01
+    0.01        none             0.01 * 2**96 = 7.9e26
+    0.01        none, idle       -0.01 * 2**96
 
-Reading back, any magnitude above 2**32 means "no sign". For the two kinds not
-to meet, a step size stays in [2**-62, 2**31]: times 2**96 that is
-[2**34, 2**127], inside the range of float32. float64 has room for more: its
-power is 2**512 and its smallest step size 2**-478.
+Reading back, a magnitude above 2**32 means "no sign". For the two kinds not to meet, a
+step size stays in [2**-62, 2**31]: times 2**96 that is [2**34, 2**127], inside the range
+of float32. float64 has room for more: its power is 2**512 and its smallest step size
+2**-478.
+
+A bfloat16 state is widened to float32 for the step and rounded once, at its end: a CPU
+has no bfloat16 arithmetic and would convert before and after every operation.
 """
 
 import jax
@@ -52,25 +57,59 @@ def representable(step_size: jax.Array) -> jax.Array:
     return jnp.where(step_size < LARGEST_STEP_SIZE, step_size, LARGEST_STEP_SIZE)
 
 
+def widen(array: jax.Array) -> jax.Array:
+    """In the type that steps are computed in."""
+    return array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
+
+
+def rounded(step_size: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Step sizes as a state of type `dtype` will hold them, still in their own type."""
+    held = jnp.finfo(dtype)
+    if held.bits >= jnp.finfo(step_size.dtype).bits:
+        return step_size
+    # A conversion to `dtype` and back instead, XLA might leave out.
+    return lax.reduce_precision(step_size, exponent_bits=held.nexp, mantissa_bits=held.nmant)
+
+
+def storable(step: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The longest step, no longer than `step`, that a state of type `dtype` can tell; or 0."""
+    shorter = rounded(step * (1 - float(jnp.finfo(dtype).eps)), dtype)
+    told = rounded(step, dtype)
+    told = jnp.where(lax.abs(told) > lax.abs(step), shorter, told)
+    return jnp.where(lax.abs(told) < smallest_step_size(dtype), 0, told)
+
+
+def fresh(step_size: jax.Array) -> jax.Array:
+    """Packs step sizes that no gradient has met yet: no sign, and not idle."""
+    return step_size * _no_sign_scale(step_size.dtype)
+
+
+def pack(
+    step_size: jax.Array, positive: jax.Array, has_sign: jax.Array, idle: jax.Array
+) -> jax.Array:
+    """Packs step sizes: with the sign +1 where `positive` and -1 elsewhere, or without one."""
+    signed = lax.select(positive, step_size, -step_size)
+    scale = lax.full_like(step_size, _no_sign_scale(step_size.dtype))
+    unsigned = step_size * lax.select(idle, -scale, scale)
+    return lax.select(has_sign, signed, unsigned)
+
+
 def has_sign(packed: jax.Array) -> jax.Array:
     """Whether a previous sign is remembered."""
     return lax.abs(packed) <= _NO_SIGN_ABOVE
 
 
-def unscale(dtype: jax.typing.DTypeLike) -> float:
-    """What a magnitude without a sign is multiplied with to give its step size."""
-    return 1 / _no_sign_scale(dtype)
+def is_idle(packed: jax.Array) -> jax.Array:
+    """Whether the last gradient was exactly zero, or pushed the weight against its bound."""
+    return packed < -_NO_SIGN_ABOVE
 
 
-def without_sign(step_size: jax.Array) -> jax.Array:
-    """Packs step sizes that remember no sign."""
-    return step_size * _no_sign_scale(step_size.dtype)
-
-
-def step_size(packed: jax.Array) -> jax.Array:
-    """Unpacks the step sizes."""
-    magnitude = lax.abs(packed)
-    return lax.select(has_sign(packed), magnitude, magnitude * unscale(packed.dtype))
+def step_size(packed: jax.Array, times: jax.Array | None = None) -> jax.Array:
+    """Unpacks the step sizes; where a sign is remembered, `times` a factor."""
+    # Both ways one product, and exact without a sign.
+    unscale = lax.full_like(packed, 1 / _no_sign_scale(packed.dtype))
+    times = lax.full_like(packed, 1) if times is None else times
+    return lax.abs(packed) * lax.select(has_sign(packed), times, unscale)
 
 
 def signed_step(packed: jax.Array) -> jax.Array:

@@ -1,12 +1,13 @@
 """The optimizer's state, and how to read it inside any other state."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
-from optax_rprop import _checks, _packing
+from optax_rprop import _errors, _packing
 from optax_rprop._dtypes import by_parts, is_complex
 
 
@@ -14,37 +15,42 @@ class ScaleByRpropState(NamedTuple):
     """Step sizes and previous signs, one float per weight.
 
     Attributes:
-      signed_step_sizes: a pytree shaped like the parameters. Each leaf packs the
-        step size (its magnitude) and the previous gradient's sign (its sign) of
-        every weight, or where no sign is remembered a huge number, 7.9e26 for 0.01;
-        read it through `step_sizes` and `prev_signs`. Its type
-        belongs to the encoding: never cast it, nor load a float64 one without
+      packed: a pytree shaped like the parameters. Each leaf holds the step size and the
+        previous gradient's sign of every weight in one number of its own encoding: read it
+        through `step_sizes` and `prev_signs`. Never cast it, nor load a float64 one without
         jax_enable_x64, where JAX would cast it.
-      prev_value: the last finite loss, a scalar of the default float type, +inf
-        before the first; `irprop_plus` alone has it, others hold None.
+      prev_value: the last finite loss, a scalar of the default float type, the largest
+        number of that type before the first; None but for `irprop_plus`.
     """
 
-    signed_step_sizes: Any
+    packed: optax.Params
     prev_value: jax.Array | None = None
 
-    @property
-    def step_sizes(self) -> Any:
-        """The step sizes, in the parameters' units: a pytree shaped like them."""
-        return jax.tree.map(
-            lambda packed: by_parts(_packing.step_size, packed), self.signed_step_sizes
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(packed=<one float a weight: read it with step_sizes and "
+            f"prev_signs>, prev_value={self.prev_value})"
         )
 
     @property
-    def prev_signs(self) -> Any:
+    def step_sizes(self) -> optax.Params:
+        """The step sizes, in the parameters' units: a pytree shaped like them."""
+        return jax.tree.map(lambda packed: by_parts(_packing.step_size, packed), self.packed)
+
+    @property
+    def prev_signs(self) -> optax.Params:
         """The remembered signs, int8, -1, 0 (none) or 1: a pytree shaped like the parameters.
 
         A complex leaf gives a complex array: a sign for either part.
         """
-        return jax.tree.map(_signs, self.signed_step_sizes)
+        return jax.tree.map(_signs, self.packed)
 
     @classmethod
     def from_step_sizes(
-        cls, step_sizes: Any, prev_signs: Any, prev_value: jax.typing.ArrayLike | None = None
+        cls,
+        step_sizes: optax.Params,
+        prev_signs: optax.Params,
+        prev_value: jax.typing.ArrayLike | None = None,
     ) -> "ScaleByRpropState":
         """Makes a state: for a warm start, or to go on from another library's.
 
@@ -62,10 +68,10 @@ class ScaleByRpropState(NamedTuple):
           change of sign, whose state is `(state, optax.EmptyState())`.
 
         Raises:
-          TypeError: for step sizes that are neither floating-point nor complex, or
-            complex signs beside real ones.
-          ValueError: where the two trees do not match, a step size is not above 0
-            and at most 2**31, or prev_value is no scalar.
+          TypeError: for step sizes that are neither floating-point nor complex, signs of
+            another kind, or a prev_value that is no scalar.
+          ValueError: where the two trees do not match, or a step size is not above 0
+            and at most 2**31.
 
         Example:
           >>> import jax.numpy as jnp
@@ -75,10 +81,9 @@ class ScaleByRpropState(NamedTuple):
           >>> state.step_sizes, state.prev_signs
           (Array([0.1, 0.2], dtype=float32), Array([-1,  0], dtype=int8))
         """
-        _checks.check_same_tree("prev_signs", prev_signs, "step_sizes", step_sizes)
         if prev_value is not None:
+            _errors.check_loss(prev_value)
             prev_value = jnp.asarray(prev_value, dtype=float)
-            _checks.check_value(prev_value, prev_value)
         return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
 
 
@@ -89,27 +94,27 @@ def _signs(packed: jax.Array) -> jax.Array:
 
 def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLike) -> jax.Array:
     step_size, sign = jnp.asarray(step_size), jnp.asarray(sign)
-    if sign.dtype == bool:
-        sign = sign.astype(jnp.int8)
-    _checks.check_parts(path, step_size, sign)
+    if not jnp.issubdtype(sign.dtype, jnp.inexact):
+        sign = sign.astype(float)
+    _errors.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
+    _errors.check_step_sizes(path, step_size)
 
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
-        step_size = _packing.representable(step_size)
-        signed = lax.select(sign > 0, step_size, -step_size)
-        return lax.select((sign > 0) | (sign < 0), signed, _packing.without_sign(step_size))
+        has_sign = (sign > 0) | (sign < 0)
+        fresh = lax.full_like(has_sign, False)
+        return _packing.pack(_packing.representable(step_size), sign > 0, has_sign, fresh)
 
     return by_parts(pack, step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
 
 
-def _find(opt_state: Any) -> ScaleByRpropState:
-    def is_rprop(node: Any) -> bool:
+def _find(opt_state: optax.OptState) -> list[ScaleByRpropState]:
+    def is_rprop(node: object) -> bool:
         return isinstance(node, ScaleByRpropState)
 
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_rprop) if is_rprop(node)]
-    return _checks.the_only_state(found, opt_state)
+    return [node for node in jax.tree.leaves(opt_state, is_leaf=is_rprop) if is_rprop(node)]
 
 
-def step_sizes(opt_state: Any) -> Any:
+def step_sizes(opt_state: optax.OptState) -> optax.Params:
     """The step sizes inside any optimizer state.
 
     Args:
@@ -131,10 +136,10 @@ def step_sizes(opt_state: Any) -> Any:
       >>> optax_rprop.step_sizes(opt_state)
       {'w': Array([0.1, 0.1], dtype=float32)}
     """
-    return _find(opt_state).step_sizes
+    return _errors.the_only(_find(opt_state), opt_state).step_sizes
 
 
-def prev_signs(opt_state: Any) -> Any:
+def prev_signs(opt_state: optax.OptState) -> optax.Params:
     """The remembered gradient signs inside any optimizer state.
 
     Args:
@@ -155,31 +160,35 @@ def prev_signs(opt_state: Any) -> Any:
       >>> optax_rprop.prev_signs(opt_state)
       {'w': Array([0, 0], dtype=int8)}
     """
-    return _find(opt_state).prev_signs
+    return _errors.the_only(_find(opt_state), opt_state).prev_signs
 
 
-def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
-    """Whether every step size is at or below a tolerance: the test to stop on.
+def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax.Array:
+    """Whether Rprop is done: the test to stop on.
 
-    Step sizes shrink only where a gradient changes sign, that is around a minimum.
-    The updates do not tell: irprop_minus emits zero wherever a sign changed, and
-    irprop_plus wherever it changed and the loss did not rise, in all weights at once
-    sooner or later; and a gradient that is masked there is zero too, at a step size
-    that may still be large.
+    True when every weight, at its last gradient, was one of these:
+
+    - bracketed: its step size is at or below the tolerance. Step sizes shrink only where
+      a gradient changes sign, that is around a minimum;
+    - without a slope: its gradient was exactly zero, as for a pixel that is always 0, or
+      under stop_gradient;
+    - held by a bound, its gradient pushing outwards.
+
+    That is the first-order condition of a minimum at the point of that gradient, and no
+    more: as for any gradient method, it also holds on a plateau or at a saddle. A NaN
+    gradient meets none of the three. The updates do not tell: irprop_minus emits zero
+    wherever a sign changed, in all weights at once sooner or later.
 
     Args:
-      opt_state: as for `step_sizes`.
-      tolerance: one number above 0, in the units of the parameters; no less than
-        `min_step_size`, or it is never reached.
+      opt_state: a state that holds one Rprop state or several, at any depth; all count.
+      tolerance: a number above 0, in the units of the parameters; no less than
+        `min_step_size`, or it may never be reached.
 
     Returns:
-      A boolean scalar, to be used inside jit and in the condition of a while_loop
-      too. A weight whose gradient is exactly zero, or that rests on a bound, keeps
-      its step size and holds the answer at False.
+      A boolean scalar, to be used inside jit and in the condition of a while_loop too.
 
     Raises:
-      TypeError: if the tolerance is no number.
-      ValueError: if it is not above 0, or if `opt_state` holds no Rprop state, or several.
+      ValueError: if the tolerance is not above 0, or `opt_state` holds no Rprop state.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
@@ -195,10 +204,18 @@ def converged(opt_state: Any, tolerance: jax.typing.ArrayLike) -> jax.Array:
       >>> bool(jnp.all(jnp.abs(params - 3) < 1e-4))
       True
     """
-    _checks.check_tolerance(tolerance)
-    largest = [
-        jnp.maximum(jnp.max(jnp.real(leaf), initial=0), jnp.max(jnp.imag(leaf), initial=0))
-        for leaf in jax.tree.leaves(step_sizes(opt_state))
-    ]
-    small = [size <= jnp.asarray(tolerance, dtype=size.dtype) for size in largest]
-    return jnp.all(jnp.array(small, dtype=bool))
+    states = _find(opt_state)
+    _errors.check_found(states, opt_state)
+    _errors.check_tolerance(tolerance)
+
+    def done(packed: jax.Array) -> jax.Array:
+        small = _packing.step_size(packed) <= jnp.asarray(tolerance, dtype=packed.dtype)
+        return jnp.all(small | _packing.is_idle(packed))
+
+    leaves = jax.tree.leaves([state.packed for state in states])
+    parts = [part for leaf in leaves for part in _parts(leaf)]
+    return jnp.all(jnp.array([done(part) for part in parts], dtype=bool))
+
+
+def _parts(array: jax.Array) -> tuple[jax.Array, ...]:
+    return (lax.real(array), lax.imag(array)) if is_complex(array) else (array,)

@@ -12,6 +12,7 @@ improved Rprop learning algorithms", algorithms 1 to 4.
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -51,11 +52,14 @@ class Weight:
         self.step_size = hyperparameters.learning_rate
         self.sign = 0
         self.last_step = value * 0
+        self.idle = False
 
-    def update(self, rule, gradient, loss_rose=False):
+    def update(self, rule, gradient, loss_rose=False, loss_is_finite=True):
         """Moves the weight by one step of a rule and returns the step."""
         given = self.hyperparameters
         gradient = float(gradient)
+        if given.undo_nonfinite and not loss_is_finite:
+            gradient = np.nan
         sign = 1 if gradient > 0 else -1 if gradient < 0 else 0
         agreement = sign * self.sign
         step_size_before = self.step_size
@@ -65,8 +69,11 @@ class Weight:
             self.step_size = min(self.step_size * given.eta_plus, given.max_step_size)
         elif agreement < 0:
             self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
+        else:  # a step that was cut can be shorter than the least step size
+            self.step_size = max(self.step_size, given.min_step_size)
 
         step_size = self.step_size.astype(self.value.dtype)
+        self.idle = gradient == 0
         if agreement < 0 and rule != "rprop_minus":
             self.sign = 0
             if rule == "rprop_plus" or (rule == "irprop_plus" and loss_rose):
@@ -78,39 +85,58 @@ class Weight:
         else:
             self.sign = sign
             step = {1: -step_size, 0: self.value.dtype.type(0), -1: step_size}[sign]
-        if not self.lower <= self.value + step <= self.upper:
+        outwards = (self.value <= self.lower > -np.inf and step < 0) or (
+            self.value >= self.upper < np.inf and step > 0
+        )
+        if outwards or not self.lower <= self.value + step <= self.upper:
             step = self.cut(step)
+            undoes = rule in ("rprop_plus", "irprop_plus")
+            if undoes:
+                step = self.storable(step)
             self.step_size = min(self.step_size, step_size_before)
-            self.sign = 0
+            self.idle = step == 0 and self.sign != 0
+            if step * self.sign < 0:  # a part of the step: its sign stays
+                if undoes:
+                    self.step_size = abs(step).astype(self.step_size.dtype)
+            else:
+                self.sign = 0
         self.last_step = step
         self.value = self.value + step
         return step
 
     def cut(self, step):
         """To the bound, or to the last number before it that a rounded sum can reach."""
-        bound = self.upper if self.value + step > self.upper else self.lower
+        bound = self.upper if step > 0 else self.lower
         inwards = step.dtype.type(-np.inf if step > 0 else np.inf)
         step = bound - self.value
         while not self.lower <= self.value + step <= self.upper:
             step = np.nextafter(step, inwards)
         return step
 
+    def storable(self, step):
+        """The longest step, no longer than this one, whose length is a step size."""
+        kind = self.step_size.dtype.type
+        length = kind(abs(step))
+        if length.astype(np.float64) > abs(np.float64(step)):
+            length = kind(abs(np.float64(step)) * (1 - np.float64(jnp.finfo(kind).eps)))
+        smallest = 2.0**-478 if kind is np.float64 else 2.0**-62
+        length = length if length >= smallest else kind(0)
+        return np.copysign(length, step).astype(step.dtype)
+
 
 class Losses:
-    """Whether each loss is above the last finite one."""
+    """Whether each loss is above the last finite one, and whether it is finite."""
 
-    def __init__(self, dtype, nonfinite_rises=False):
+    def __init__(self, dtype):
         self.dtype = np.dtype(dtype).type
         self.previous = self.dtype(np.inf)
-        self.nonfinite_rises = nonfinite_rises
 
-    def rose(self, loss):
+    def compare(self, loss):
         loss = self.dtype(loss)
         rose = bool(loss > self.previous)
         if np.isfinite(loss):
             self.previous = loss
-            return rose
-        return rose or self.nonfinite_rises
+        return rose, bool(np.isfinite(loss))
 
 
 def run(
@@ -144,12 +170,12 @@ def run(
         step_dtype = np.float32 if values.dtype == np.float16 else values.dtype
     hyperparameters = Hyperparameters.of_type(step_dtype, **given)
     weights = [Weight(value, hyperparameters, lower, upper) for value in values]
-    memory = Losses(loss_dtype, hyperparameters.undo_nonfinite)
+    memory = Losses(loss_dtype)
     trace = []
     for step, row in enumerate(gradients):
-        rose = losses is not None and memory.rose(losses[step])
+        answer = (False, True) if losses is None else memory.compare(losses[step])
         for weight, gradient in zip(weights, row, strict=True):
-            weight.update(rule, gradient, rose)
+            weight.update(rule, gradient, *answer)
         trace.append([(weight.value, weight.step_size, weight.sign) for weight in weights])
     return tuple(
         np.array([[entry[part] for entry in row] for row in trace], dtype)

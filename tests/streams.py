@@ -7,7 +7,7 @@ import optax
 
 import optax_rprop
 
-OPTIMIZERS = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
+OPTIMIZERS = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus", "shark_irprop_minus")
 
 
 def gradients(steps, weights, dtype, exponents=(-36, 36), special=True, seed=0):

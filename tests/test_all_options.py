@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import optax_rprop
-from optax_rprop._kernel import RULES, UNDOING_RULES
+from optax_rprop._rules import RULES
 
 WEIGHTS, STEPS = 12, 40
 
@@ -35,7 +35,7 @@ def runs(draw):
     if draw(st.booleans()):
         options["lower"] = draw(st.floats(-4, 3))
         options["upper"] = options["lower"] + draw(st.floats(0.1, 4))
-    if rule in UNDOING_RULES:
+    if RULES[rule].undoes:
         options["undo_nonfinite"] = draw(st.booleans())
     return rule, jnp.dtype(dtype), numbers, options, draw(st.integers(0, 2**32 - 1))
 

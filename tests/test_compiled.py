@@ -31,7 +31,7 @@ def compiled_step(name, dtype, leaves=1, **options):
 
     params = [jnp.zeros(WEIGHTS, dtype) for _ in range(leaves)]
     state = optimizer.init(params)
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state[0].signed_step_sizes))
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state[0].packed))
     jitted = jax.jit(step, donate_argnums=(0, 1))
     return jitted.lower(params, state, params, jnp.zeros(())).compile(), state_bytes
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import jax
 import pytest
+import streams
 
 import optax_rprop
 
 ROOT = Path(__file__).parents[1]
-OPTIMIZERS = [
-    getattr(optax_rprop, name)
-    for name in ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
+OPTIMIZERS = [getattr(optax_rprop, name) for name in streams.OPTIMIZERS]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(optax_rprop.__path__, "optax_rprop.")
+    if module.name != "optax_rprop.optimistix"
 ]
-MODULES = [f"optax_rprop.{module.name}" for module in pkgutil.iter_modules(optax_rprop.__path__)]
 
 
 @pytest.fixture
@@ -34,8 +36,9 @@ def test_docstring_examples(name):
 
 
 def test_every_public_name_has_an_example():
-    for name in optax_rprop.__all__:
-        public = getattr(optax_rprop, name)
+    names = [(optax_rprop, name) for name in optax_rprop.__all__ if name != "contrib"]
+    for module, name in names + [(optax_rprop.contrib, n) for n in optax_rprop.contrib.__all__]:
+        public = getattr(module, name)
         text = inspect.getdoc(public) or ""
         members = "".join(inspect.getdoc(m) or "" for _, m in inspect.getmembers(public))
         assert ">>>" in text + members, name
@@ -95,6 +98,7 @@ def test_docstring_is_whole(function):
 def test_shared_arguments_are_described_alike(function):
     first = sections(OPTIMIZERS[0])["Args"].rstrip()
     assert sections(function)["Args"].startswith(first)
+    assert inspect.getsource(function).count("Args:") == 0  # written once, inserted
     assert (
         inspect.signature(function).parameters.keys()
         >= inspect.signature(OPTIMIZERS[0]).parameters.keys()

@@ -29,6 +29,8 @@ def in_a_row(tree):
     )
 
 
+NUMBERS = ("learning_rate", "eta_minus", "eta_plus", "min_step_size", "max_step_size")
+
 # A prefix, and the ten numbers that it stands for.
 PREFIXES = [
     (0.5, [0.5] * 10),
@@ -49,12 +51,18 @@ PREFIXES = [
 
 @pytest.mark.parametrize("rule", streams.OPTIMIZERS)
 @pytest.mark.parametrize(("prefix", "numbers"), PREFIXES)
-@pytest.mark.parametrize("argument", ["learning_rate", "min_step_size", "max_step_size"])
+@pytest.mark.parametrize("argument", NUMBERS)
 def test_a_prefix_is_each_weights_own_number(rule, prefix, numbers, argument):
     """Bit-equal to ten optimizers of one weight each."""
     others = {"min_step_size": 0.05, "max_step_size": 2.0, "learning_rate": 1.0}
     if argument == "max_step_size":
         others["learning_rate"] = 0.07
+    if argument == "eta_minus":
+        prefix = jax.tree.map(lambda number: number * 0.9, prefix)
+        numbers = [0.9 * number for number in numbers]
+    if argument == "eta_plus":
+        prefix = jax.tree.map(lambda number: number + 1, prefix)
+        numbers = [number + 1 for number in numbers]
     make = getattr(optax_rprop, rule)
     together = streams.run(make(**{**others, argument: prefix}), PARAMS, as_tree(GRADIENTS), LOSSES)
     alone = jax.vmap(
@@ -71,7 +79,7 @@ def test_a_prefix_is_each_weights_own_number(rule, prefix, numbers, argument):
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [
-        ({}, r"{} has no value .* and it has no leaf\. "),
+        ({}, r"{} has no value for parameter \['layer'\]\['b'\]"),
         ({"layer": 0.5}, r"{} has no value for parameter \['scale'\]; a prefix .* reach each"),
         (
             {"layer": {"w": 0.5}, "scale": 0.5},

@@ -12,7 +12,7 @@ import streams
 
 import optax_rprop
 
-RULES = (*streams.OPTIMIZERS, "shark_irprop_minus")
+RULES = streams.OPTIMIZERS
 TIGHT = {
     "learning_rate": 0.3,
     "eta_minus": 0.7,
@@ -23,10 +23,7 @@ TIGHT = {
 
 
 def make(rule, **given):
-    """An optimizer for any rule, those without a name of their own too."""
-    if rule in streams.OPTIMIZERS:
-        return getattr(optax_rprop, rule)(**given)
-    return optax.chain(optax_rprop.scale_by_rprop(rule=rule, **given), optax.scale(-1.0))
+    return getattr(optax_rprop, rule)(**given)
 
 
 def assert_equals_papers(rule, values, gradients, losses=None, step_dtype=None, **given):

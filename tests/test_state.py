@@ -47,7 +47,7 @@ def test_one_float_per_weight():
     state = optax_rprop.rprop().init(PARAMS)
     weights = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) == 4 * weights
-    chex.assert_trees_all_equal_shapes_and_dtypes(state[0].signed_step_sizes, PARAMS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state[0].packed, PARAMS)
 
 
 def test_complex_parameters_have_a_sign_for_either_part():
@@ -96,20 +96,16 @@ def test_constructor_keeps_the_type_or_takes_float32():
     ):
         made = optax_rprop.ScaleByRpropState.from_step_sizes(
             jnp.ones(2, dtype) * jnp.asarray(1 + 1j if dtype == "complex64" else 1, dtype),
-            jnp.zeros(2),
+            jnp.zeros(2, complex if dtype == "complex64" else float),
         )
-        assert made.signed_step_sizes.dtype == kept
+        assert made.packed.dtype == kept
 
 
 def test_one_state_must_be_found():
-    with pytest.raises(
-        ValueError, match="found 0 Rprop states in this tuple, not one; pass the state"
-    ):
+    with pytest.raises(ValueError, match="found no Rprop state in this tuple; pass the state"):
         optax_rprop.step_sizes(optax.adam(0.1).init(PARAMS))
     both = optax.chain(optax_rprop.rprop(), optax_rprop.rprop(0.1)).init(PARAMS)
-    with pytest.raises(
-        ValueError, match="found 2 Rprop states in this tuple, not one; pass the part"
-    ):
+    with pytest.raises(ValueError, match="found 2 Rprop states in this tuple; pass the part"):
         optax_rprop.prev_signs(both)
     assert optax_rprop.step_sizes(both[1])["b"][0] == np.float32(0.1)
 
@@ -126,15 +122,17 @@ def test_constructor_refuses(step_size):
 
 def test_constructor_refuses_trees_that_differ():
     make = optax_rprop.ScaleByRpropState.from_step_sizes
-    with pytest.raises(ValueError, match=r"only step_sizes has \[\"\['b'\]\"\]"):
+    with pytest.raises(ValueError, match="pytree structure error"):  # JAX's own
         make(PARAMS, {"w": jnp.ones((2, 3))})
-    with pytest.raises(ValueError, match=r"prev_signs \['b'\] has shape \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"step_sizes \['b'\] has shape \(3,\), but prev_signs has"
+    ):
         make(PARAMS, {"w": jnp.ones((2, 3)), "b": jnp.ones(1)})
     with pytest.raises(TypeError, match=r"step_sizes \(the only leaf\) has dtype int32"):
         make(jnp.ones(2, int), jnp.ones(2))
-    with pytest.raises(TypeError, match=r"prev_signs \(the only leaf\) is complex and step_sizes"):
+    with pytest.raises(TypeError, match=r"has dtype float32, but prev_signs has dtype complex64"):
         make(jnp.ones(2), jnp.ones(2, complex))
-    with pytest.raises(ValueError, match=r"value has shape \(2,\)"):
+    with pytest.raises(TypeError, match=r"value=.* must be one real number"):
         make(jnp.ones(2), jnp.ones(2), jnp.ones(2))
 
 
@@ -144,8 +142,15 @@ def test_constructor_takes_signs_of_any_real_type():
         np.testing.assert_array_equal(made.prev_signs, [1, 0])
 
 
+def test_its_print_says_how_to_read_it():
+    text = repr(optax_rprop.irprop_plus().init(PARAMS))
+    assert "packed=<one float a weight: read it with step_sizes and prev_signs>" in text
+    assert "prev_value=" in text
+    assert "e+26" not in text
+
+
 def test_same_treedef_for_every_rule():
     """A state of one rule can be read as another's: all but irprop_plus are of one type."""
     states = [getattr(optax_rprop, name)().init(PARAMS) for name in streams.OPTIMIZERS]
     kinds = [jax.tree.structure(state) for state in states]
-    assert kinds[0] == kinds[2] == kinds[3] != kinds[1]
+    assert kinds[0] == kinds[2] == kinds[3] == kinds[4] != kinds[1]

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
+import sklearn.datasets
 import streams
 
 import optax_rprop
@@ -113,5 +115,115 @@ def test_a_tolerance_from_outside_is_read_inside_jit():
 
 def test_arguments_in_the_wrong_order():
     state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(TypeError, match=r"tolerance is a tuple, not a number: .*\(opt_state, tol"):
+    with pytest.raises(ValueError, match="found no Rprop state in this float; pass the state that"):
         optax_rprop.converged(1e-5, state)
+
+
+def stop(optimizer, loss, params, tolerance, limit=2000):
+    """Where `converged` stops, and after how many steps; `limit` where it never does."""
+
+    def step(carry):
+        params, state, steps = carry
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        return optax.apply_updates(params, updates), state, steps + 1
+
+    def goes_on(carry):
+        return ~optax_rprop.converged(carry[1], tolerance) & (carry[2] < limit)
+
+    start = params, optimizer.init(params), 0
+    params, _, steps = jax.jit(lambda start: jax.lax.while_loop(goes_on, step, start))(start)
+    return params, int(steps)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_pixels_that_are_always_zero(name):
+    """Softmax regression on the digits, with a penalty: 30 of 640 gradients are always 0."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images, labels = jnp.asarray(images[:500] / 16), jnp.asarray(labels[:500])
+    assert (images == 0).all(axis=0).sum() >= 3
+
+    def loss(params):
+        logits = images @ params["w"] + params["b"][None]
+        fit = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return fit + 1e-3 * jnp.sum(params["w"] ** 2)
+
+    params = {"w": jnp.zeros((64, 10)), "b": jnp.zeros(10)}
+    optimizer = getattr(optax_rprop, name)(min_step_size=1e-9)
+    params, steps = stop(optimizer, loss, params, 1e-6)
+    assert steps < 2000
+    # A strictly convex loss (but for a shift of b) is least where its gradient is zero.
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(jax.grad(loss)(params))) < 1e-5
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_active_bounds(name):
+    """Non-negative least squares on the diabetes data: SciPy's solution, five weights at 0."""
+    features, target = sklearn.datasets.load_diabetes(return_X_y=True)
+    target = target - target.mean()
+    expected, _ = scipy.optimize.nnls(features, target)
+    assert (expected == 0).sum() == 5
+    optimizer = getattr(optax_rprop, name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
+    weights, steps = stop(
+        optimizer, lambda w: jnp.mean((features @ w - target) ** 2), jnp.ones(10), 1e-6
+    )
+    assert steps < 2000
+    np.testing.assert_array_equal(np.asarray(weights) == 0, expected == 0)
+    np.testing.assert_allclose(weights, expected, atol=1e-3)  # condition 200 times the tolerance
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_parameters_under_stop_gradient(name):
+    def loss(params):
+        return (params["x"] - 1) ** 2 + jax.lax.stop_gradient(params["frozen"]).sum()
+
+    params = {"x": jnp.float32(0), "frozen": jnp.ones(3)}
+    params, steps = stop(getattr(optax_rprop, name)(0.1), loss, params, 1e-4)
+    assert steps < 100
+    np.testing.assert_allclose(params["x"], 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("late", ["one", "two"])
+def test_several_states(late):
+    """All of them count, those of optax.partition and of a chain."""
+    optimizer = optax.multi_transform(
+        {"one": optax_rprop.rprop(0.1), "two": optax_rprop.rprop(0.1)}, {"a": "one", "b": "two"}
+    )
+    far = {"one": "a", "two": "b"}[late]
+
+    def loss(params):
+        return params["a"] ** 2 + params["b"] ** 2 + 8 * (params[far] - 30.0) ** 2
+
+    params, steps = stop(optimizer, loss, {"a": jnp.float32(1), "b": jnp.float32(1)}, 1e-4)
+    assert steps < 200
+    np.testing.assert_allclose(params[far], 240 / 9, atol=1e-3)
+    np.testing.assert_allclose(params["b" if far == "a" else "a"], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_what_is_not_the_solution(name):
+    """A NaN is no zero; one idle weight does not speak for others; idleness ends with a slope."""
+    optimizer = getattr(optax_rprop, name)(0.1)
+    state = optimizer.init(jnp.zeros(2))
+    assert not optax_rprop.converged(state, 1e-3)  # nothing is known before the first gradient
+    for gradient in ([jnp.nan, jnp.nan], [0.0, 1.0], [0.0, jnp.nan], [jnp.inf, 0.0]):
+        _, after = optimizer.update(jnp.array(gradient), state, value=0.0)
+        assert not optax_rprop.converged(after, 1e-3)
+    _, idle = optimizer.update(jnp.zeros(2), state, value=0.0)
+    assert optax_rprop.converged(idle, 1e-3)
+    assert (optax_rprop.step_sizes(idle) == np.float32(0.1)).all()
+    assert (optax_rprop.prev_signs(idle) == 0).all()
+    updates, moving = optimizer.update(jnp.ones(2), idle, value=1.0)
+    assert not optax_rprop.converged(moving, 1e-3)
+    np.testing.assert_array_equal(updates, -np.float32([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_a_reversal_is_not_idle(name):
+    optimizer = getattr(optax_rprop, name)(0.1)
+    _, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)), value=0.0)
+    _, state = optimizer.update(-jnp.ones(2), state, value=0.0)
+    assert not optax_rprop.converged(state, 0.049)
+    assert optax_rprop.converged(state, 0.051)

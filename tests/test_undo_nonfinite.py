@@ -92,26 +92,32 @@ def test_ode_that_blows_up(name):
 
 
 @pytest.mark.parametrize("name", UNDOING)
-def test_logarithm(name):
-    """Its derivative at a negative number is finite: nothing is undone unless it is made NaN."""
+@pytest.mark.parametrize("start", [3.0, np.float32([3.0, 2.0])], ids=["one", "two"])
+def test_logarithm(name, start):
+    """Its derivative at a negative number is finite: the loss alone says that all go back."""
 
     def loss(x):
-        return x - jnp.log(x)
+        return jnp.sum(x - jnp.log(x))
 
-    given = {"learning_rate": 4.0, "undo_nonfinite": True}
-    path = minimize(loss, jnp.float32(6.0), 300, name, **given)
-    assert path[-1] < 0
-    assert jnp.isfinite(jax.grad(loss)(path[-1]))
-
-    def masked(loss):
-        def value_and_grad(x):
-            value, gradient = jax.value_and_grad(loss)(x)
-            return value, jnp.where(jnp.isfinite(value), gradient, jnp.nan)
-
-        return value_and_grad
-
-    path = minimize(loss, jnp.float32(6.0), 300, name, masked, **given)
+    path = minimize(loss, jnp.float32(start), 300, name, learning_rate=2.0, undo_nonfinite=True)
     np.testing.assert_allclose(path[-1], 1, atol=1e-3)  # where the loss is one float32 within 5e-4
+    dead = minimize(loss, jnp.float32(6.0), 300, name, learning_rate=4.0)
+    assert dead[-1] < -1
+    path = minimize(loss, jnp.float32(6.0), 300, name, learning_rate=4.0, undo_nonfinite=True)
+    np.testing.assert_allclose(path[-1], 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", UNDOING)
+def test_a_bound_at_the_edge_of_the_domain(name):
+    """A step cut at 0, where x log x has no value, is taken back as any other."""
+
+    def loss(x):
+        return x * jnp.log(x) + 0.9 * x
+
+    given = {"learning_rate": 0.3, "undo_nonfinite": True, "lower": 0.0}
+    path = minimize(loss, jnp.float32(1.0), 300, name, **given)
+    assert (np.asarray(path) == 0).any()
+    np.testing.assert_allclose(path[-1], np.exp(-1.9), atol=1e-3)  # a flat minimum in float32
 
 
 @pytest.mark.parametrize("name", UNDOING)

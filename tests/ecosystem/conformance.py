@@ -18,21 +18,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 import optax_rprop
 
 
-def shark_irprop_minus(
-    learning_rate=0.01,
-    eta_minus=0.5,
-    eta_plus=1.2,
-    min_step_size=1e-6,
-    max_step_size=50.0,
-    *,
-    lower=None,
-):
-    """The rule without an optimizer of its own, as one. (`rprop` is `irprop_minus` itself.)"""
-    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus", lower=lower)
-    return optax.chain(steps, optax.scale(-1))
-
-
 def with_options(name, make, **options):
     """An optimizer with options switched on, under a name of its own."""
     made = functools.partial(make, **options)
@@ -48,7 +33,7 @@ def options_of(make):
     return getattr(make, "keywords", {})
 
 
-PLAIN = [*(getattr(optax_rprop, name) for name in streams.OPTIMIZERS), shark_irprop_minus]
+PLAIN = [getattr(optax_rprop, name) for name in streams.OPTIMIZERS]
 BOX = {"lower": -2.01, "upper": 2.01}
 BOUNDED = [
     with_options("irprop_minus_in_a_box", optax_rprop.irprop_minus, **BOX),

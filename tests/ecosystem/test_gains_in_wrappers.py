@@ -29,7 +29,7 @@ RATE = 2.0**-7  # an exact product, whether or not XLA rounds it before the sum
 
 def gains(increase=0.05, decrease=0.8, average_decay=0.9, min_gain=0.1, max_gain=10.0):
     """Gradient descent with gains."""
-    adaptive = optax_rprop.scale_by_adaptive_gains(
+    adaptive = optax_rprop.contrib.scale_by_adaptive_gains(
         increase, decrease, average_decay, min_gain, max_gain
     )
     return optax.chain(adaptive, optax.scale(-RATE))

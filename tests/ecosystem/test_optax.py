@@ -260,7 +260,7 @@ def test_tree_get(make):
     # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
     get = optax.tree_utils.tree_get
     _, state = run(optax.inject_hyperparams(make)())
-    packed = get(state, "signed_step_sizes")
+    packed = get(state, "packed")
     assert_same_trees(
         optax_rprop.ScaleByRpropState(packed).step_sizes, optax_rprop.step_sizes(state)
     )
@@ -296,6 +296,6 @@ def test_tree_map_params(make):
         transform_non_params=lambda _: "no parameter",
     )
     inner, _ = mapped
-    assert inner.signed_step_sizes == specs
+    assert inner.packed == specs
     loss = "no parameter" if make in NEED_LOSS else None
     assert inner.prev_value == loss

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from optax_rprop import _checks
+from optax_rprop import _errors, _hyperparameters
 from optax_rprop._dtypes import by_parts, finite_cast
 
 
@@ -21,8 +21,9 @@ class ScaleByAdaptiveGainsState(NamedTuple):
       averages: likewise, the running averages of the incoming updates.
 
     Example:
-      >>> import jax.numpy as jnp, optax, optax_rprop
-      >>> opt_state = optax_rprop.rmsprop_with_gains(0.01).init({"w": jnp.zeros(2)})
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_rprop import contrib
+      >>> opt_state = contrib.rmsprop_with_gains(0.01).init({"w": jnp.zeros(2)})
       >>> optax.tree_utils.tree_get(opt_state, "gains")
       {'w': Array([1., 1.], dtype=float32)}
     """
@@ -96,10 +97,11 @@ def scale_by_adaptive_gains(
         whose tree or shapes are not those of the state.
 
     Example:
-      >>> import jax.numpy as jnp, optax, optax_rprop
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_rprop import contrib
       >>> optimizer = optax.chain(
       ...     optax.scale_by_adam(),
-      ...     optax_rprop.scale_by_adaptive_gains(average_decay=0.99),
+      ...     contrib.scale_by_adaptive_gains(average_decay=0.99),
       ...     optax.scale_by_learning_rate(0.003))
       >>> params = jnp.zeros(2)
       >>> opt_state = optimizer.init(params)
@@ -124,14 +126,14 @@ def scale_by_adaptive_gains(
     numbers = tuple(hyperparameters.values())
 
     def init(params: Any) -> Any:
-        known = {name: x for name, x in hyperparameters.items() if _checks.is_concrete(x)}
-        _checks.check_values(known, _DEMANDS)
+        known = {n: x for n, x in hyperparameters.items() if _hyperparameters.is_known(x)}
+        _hyperparameters.check(known, _RANGES)
 
         def zeros(path: tuple, parameter: Any) -> jax.Array:
-            parameter = jnp.asarray(parameter)
-            _checks.check_parameter(path, parameter.dtype)
-            narrow = jnp.finfo(parameter.dtype).bits < 32
-            return jnp.zeros_like(parameter, dtype=jnp.float32 if narrow else parameter.dtype)
+            _errors.check_parameter(path, parameter)
+            dtype = jnp.result_type(parameter)
+            narrow = jnp.finfo(dtype).bits < 32
+            return jnp.zeros_like(parameter, dtype=jnp.float32 if narrow else dtype)
 
         averages = jax.tree_util.tree_map_with_path(zeros, params)
         gains = jax.tree.map(lambda zeros: by_parts(lambda part: part + 1, zeros), averages)
@@ -139,11 +141,12 @@ def scale_by_adaptive_gains(
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
         del params, extra_args
-        _checks.check_state(state, ScaleByAdaptiveGainsState)
-        _checks.check_gradients(updates, state.gains)
-        leaves, treedef = jax.tree.flatten(updates)
-        old = zip(*map(treedef.flatten_up_to, state), strict=True)
-        adapted = [_update_leaf(leaf, *own, numbers) for leaf, own in zip(leaves, old, strict=True)]
+        _errors.check_state(state, ScaleByAdaptiveGainsState)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        adapted = []
+        for (path, leaf), *own in zip(leaves, *map(treedef.flatten_up_to, state), strict=True):
+            _errors.check_alike(path, "the update", leaf, "the state", own[0])
+            adapted.append(_update_leaf(leaf, *own, numbers))
         scaled, gains, averages = (
             treedef.unflatten([leaf[n] for leaf in adapted]) for n in range(3)
         )
@@ -189,11 +192,12 @@ def rmsprop_with_gains(
       ValueError: likewise.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from optax_rprop import contrib
       >>> def loss(params):
       ...     return jnp.sum(jnp.array([1e-2, 1.0, 1e2]) * params**2)
       >>> params = jnp.array([3.0, -2.0, 1.0])
-      >>> optimizer = optax_rprop.rmsprop_with_gains(0.01)
+      >>> optimizer = contrib.rmsprop_with_gains(0.01)
       >>> opt_state = optimizer.init(params)
       >>> for _ in range(200):
       ...     updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state)
@@ -248,7 +252,7 @@ def _where_finite(array: jax.typing.ArrayLike, other: Any) -> jax.Array:
     return jnp.where(jnp.isfinite(array), array, other)
 
 
-_DEMANDS = {
+_RANGES = {
     "learning_rate": (
         lambda x: 0 <= x < np.inf,
         "must be a finite number of at least 0, or a schedule.",
@@ -288,12 +292,12 @@ _DEMANDS = {
 def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
     """At construction; the values of JAX arrays, which may be traced, are for `init` to check."""
     for name, value in hyperparameters.items():
-        if not isinstance(value, _checks.ARRAYS):
+        if not isinstance(value, (*_hyperparameters.NUMBERS, jax.Array)):
             raise TypeError(
                 f"{name}={value!r} must be a number; pass a schedule through "
                 "optax.inject_hyperparams."
             )
         if np.shape(value) != ():
             raise ValueError(f"{name}={value!r} must be one number for all parameters.")
-    numbers = {n: x for n, x in hyperparameters.items() if isinstance(x, _checks.NUMBERS)}
-    _checks.check_values(numbers, _DEMANDS)
+    numbers = {n: x for n, x in hyperparameters.items() if not isinstance(x, jax.Array)}
+    _hyperparameters.check(numbers, _RANGES)

@@ -1,0 +1,9 @@
+"""Adaptive gains for mini-batches: Rprop's idea where Rprop itself is not the choice."""
+
+from optax_rprop.contrib._adaptive_gains import (
+    ScaleByAdaptiveGainsState,
+    rmsprop_with_gains,
+    scale_by_adaptive_gains,
+)
+
+__all__ = ["ScaleByAdaptiveGainsState", "rmsprop_with_gains", "scale_by_adaptive_gains"]
