@@ -1,5 +1,4 @@
-"""
-Bounds and domain errors
+"""Bounds and domain errors
 ========================
 
 ``lower`` and ``upper`` keep parameters in a box: a step that would leave it is cut at the bound.

@@ -1,5 +1,4 @@
-"""
-The size of the gradient does not matter
+"""The size of the gradient does not matter
 ========================================
 
 A function and four copies of it, multiplied by 1e-30, 0.01, 100 and 1e30, all from the same start.

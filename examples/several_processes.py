@@ -1,5 +1,4 @@
-"""
-Several processes train one model
+"""Several processes train one model
 =================================
 
 Two processes, each with half of the rows, train as one process with all of them: here to the same
