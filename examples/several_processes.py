@@ -34,7 +34,7 @@ if process is None:
         address = "{}:{}".format(*free.getsockname())
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, sys.argv[0]],
             env={**os.environ, "PROCESS": str(i), "ADDRESS": address, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.DEVNULL,
         )
