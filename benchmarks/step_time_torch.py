@@ -1,18 +1,20 @@
-"""The PyTorch part of step_time.py: prints the median seconds of torch.optim.Rprop steps.
+"""PyTorch's part of step_time.py: prints the median seconds of a step of torch.optim.Rprop.
 
-python examples/step_time_torch.py '[[1000], [1000]]' 30 cpu
+python benchmarks/step_time_torch.py '[[1000], [1000]]' 30 cpu
 """
 
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 
-import torch
+try:
+    import torch
+except ImportError:
+    sys.exit()
 
 
-def median_seconds(step: Callable[[], object], turns: int, device: str) -> float:
+def median_seconds(step, turns, device):
     """Of so many steps, after two that are not counted."""
     seconds = []
     for _ in range(turns + 2):
@@ -24,22 +26,20 @@ def median_seconds(step: Callable[[], object], turns: int, device: str) -> float
     return statistics.median(seconds[2:])
 
 
-def main(shapes: str, turns: str, backend: str) -> None:
-    """Foreach as it is, then compiled, and on a GPU as a CUDA graph too."""
+def main(shapes, turns, backend):
+    """As it is, then compiled, and on a GPU as a CUDA graph too."""
     device = "cuda" if backend == "gpu" else "cpu"
-    for name in ("torch foreach", "torch compiled", "torch CUDA graph"):
+    names = ["torch foreach", "torch compiled"] + ["torch CUDA graph"] * (device == "cuda")
+    for name in names:
         parameters = [
             torch.zeros(shape, device=device, requires_grad=True) for shape in json.loads(shapes)
         ]
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)
-        captured = name == "torch CUDA graph"
-        if captured and device == "cpu":
-            continue
-        options = {"capturable": True} if captured else {}
-        optimizer = torch.optim.Rprop(parameters, foreach=True, **options)
+        graphed = name == "torch CUDA graph"
+        optimizer = torch.optim.Rprop(parameters, foreach=True, capturable=graphed)
         step = torch.compile(optimizer.step) if name == "torch compiled" else optimizer.step
-        if captured:
+        if graphed:
             optimizer.step()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
