@@ -31,6 +31,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
+add_function_parentheses = False
 # In docstrings, `name` links to a public name, and is plain code where it is none.
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", ".*")]
