@@ -14,6 +14,7 @@ from conformance import (
     LOSSES,
     NARROW,
     NEED_LOSS,
+    TAKE_LOSS,
     STEPS,
     VALUES,
     assert_follows_papers,
@@ -201,7 +202,7 @@ def test_reduce_on_plateau(make):
         assert_follows_papers(make, *run(patient))
 
 
-@every_optimizer_but(*NEED_LOSS, NARROW)  # plain, it would have complex parameters
+@every_optimizer_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
 def test_split_real_and_imaginary(make):
     """Its pairs of reals are what a complex parameter is here without it."""
     params = jnp.asarray(VALUES + 1j * VALUES[::-1])
@@ -216,7 +217,7 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_optimizer_but(*NEED_LOSS, *BOUNDED)  # it moves the parameters itself
+@every_optimizer_but(*TAKE_LOSS, *BOUNDED)  # it moves the parameters itself
 def test_lookahead(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
