@@ -30,7 +30,6 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]  # pages that are still to come
 nitpicky = True
 add_function_parentheses = False
 # In docstrings, `name` links to a public name, and is plain code where it is none.
