@@ -1,5 +1,6 @@
 """Rprop as a minimiser for Optimistix: it stops by itself."""
 
+import functools
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
 from optax_rprop import _packing
 from optax_rprop._rules import RULES
+from optax_rprop._state import step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 Y = TypeVar("Y")
@@ -34,28 +36,24 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     A step is one evaluation of `fn` and its gradient; there is no line search. It stops when
     every step size is at most `tolerance` / 1024, or as small as the rounding of its weight.
     Step sizes shrink only where a gradient changes sign, so success promises for each weight
-    one of three things:
-
-    - its gradient changes sign within less than `tolerance`;
-    - its gradient is exactly zero;
-    - it lies at a bound, and its gradient pushes it out of the box.
+    that its gradient changes sign within less than `tolerance`, or is exactly zero, or pushes
+    it against a bound.
 
     Where weights depend on each other, each may meet this before the minimum is near: in a
-    narrow valley across the axes. That is what the 1024 is for. In a valley whose length is
-    many thousand times its width, the minimum can still be farther away than `tolerance`.
+    narrow valley across the axes. That is what the 1024 is for. In a valley many thousand
+    times longer than wide, the minimum can still be farther away than `tolerance`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
-    steps may run out, put the solver in `optimistix.BestSoFarMinimiser`.
-
-    A start where `fn` is not finite ends in `optimistix.RESULTS.nonfinite`, and so does a
-    later point if the rule undoes nothing; the plus rules take the step back. The edge of
-    such a domain is never called a minimum: give it as a bound.
+    steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `fn`
+    is not finite ends in `optimistix.RESULTS.nonfinite`, and so does a later point if the
+    rule undoes nothing; the plus rules take the step back. The edge of such a domain is never
+    called a minimum: give it as a bound.
 
     Args:
       tolerance: the accuracy that is wanted, in the units of the weights.
-      learning_rate: the first step size, above `tolerance` / 1024. It, `max_step_size`,
-        `lower` and `upper` each take a number, an array or a pytree prefix of the weights.
-        The default is 0.01 * abs(y0) + 1e-4.
+      learning_rate: the first step size (default: 0.01 * abs(y0) + 1e-4). It,
+        `max_step_size`, `lower` and `upper` each take a number, an array or a pytree prefix
+        of the weights.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       max_step_size: the default is the largest that there is: no weight is out of reach.
@@ -67,7 +65,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     Raises:
       ValueError: if the tolerance is not above 0; see `optax_rprop.irprop_plus` for others.
-      RuntimeError: in `minimise`, if y0 is outside the bounds, or a first step size too small.
+      RuntimeError: in `minimise`, if y0 is outside the bounds, or step sizes begin too small.
 
     Example:
       >>> import jax.numpy as jnp, optimistix
@@ -114,8 +112,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             "upper": upper,
         }
         self.rule = rule
-        self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
-        self._rprop(0.01 if learning_rate is None else learning_rate)  # raises its errors here
+        self.verbose = verbose if callable(verbose) else functools.partial(_print, bool(verbose))
+        # Raises its errors here.
+        self._rprop(max_step_size if learning_rate is None else learning_rate)
 
     def _rprop(
         self, learning_rate: PyTree[ArrayLike], min_step_size: PyTree[ArrayLike] = 0.0
@@ -147,12 +146,12 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             )
         rprop = self._rprop(first)
         state = rprop.init(y)
-        # The bounds, in whatever form they are given, show in what they do to a zero step.
-        moves, _ = rprop.update(jax.tree.map(jnp.zeros_like, y), state, y, value=0.0)
+        # What is given, in whatever form, shows in what it does to a step of zero.
+        moves, held = rprop.update(jax.tree.map(jnp.zeros_like, y), state, y, value=0.0)
         outside = _any(jax.tree.map(lambda move: move != 0, moves))
         state = eqx.error_if(state, outside, "y0 must lie between lower and upper.")
-        small = _any(jax.tree.map(lambda *leaf: ~_waiting(*leaf), state.packed, done))
-        message = f"learning_rate must be above a {_MARGIN}th of tolerance, where it stops."
+        small = _any(jax.tree.map(lambda size, d: ~(size.real > d), step_sizes(held), done))
+        message = f"learning_rate and max_step_size must be above tolerance / {_MARGIN}."
         state = eqx.error_if(state, small, message)
         return _State(jnp.array(0), y, jnp.zeros(f_struct.shape, f_struct.dtype), state)
 
@@ -164,8 +163,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
         # A step out of the domain shrinks every step size. That is no sign of a minimum, and
-        # must not bring one down to where it is done. Otherwise the floor is out of the way,
-        # but near enough for a step size to come back in a few steps.
+        # must not bring one down to where it is done.
         lost = _any(jax.tree.map(lambda x: ~jnp.isfinite(x), (f, gradient)))
         done = self._done(y)
         floor = jax.tree.map(lambda d: jnp.where(lost, 2 * d, d / _MARGIN), done)
@@ -199,10 +197,7 @@ def _any(masks: PyTree[Array]) -> Scalar:
     return jnp.array([jnp.any(mask) for mask in jax.tree.leaves(masks)], dtype=bool).any()
 
 
-def _print(**values: tuple[str, Array]) -> None:
-    text = ", ".join(f"{name}: {{}}" for name, _ in values.values())
-    jax.debug.print(text, *(value for _, value in values.values()))
-
-
-def _quiet(**values: tuple[str, Array]) -> None:
-    del values
+def _print(verbose: bool, /, **values: tuple[str, Array]) -> None:
+    if verbose:
+        text = ", ".join(f"{name}: {{}}" for name, _ in values.values())
+        jax.debug.print(text, *(value for _, value in values.values()))

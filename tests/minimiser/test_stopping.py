@@ -165,11 +165,31 @@ def test_start_outside_the_box(start):
         solve(lambda y, args: jnp.sum(y**2), start, lower=0.0, upper=1.0)
 
 
-@pytest.mark.parametrize("first", [2.0**-14, 1e-7, jnp.array([1.0, 2.0**-14])])
-def test_a_first_step_that_would_count_as_done(first):
+@pytest.mark.parametrize("name", ["learning_rate", "max_step_size"])
+@pytest.mark.parametrize("size", [2.0**-14, 1e-7, jnp.array([1.0, 2.0**-14])])
+def test_step_sizes_that_would_count_as_done_at_the_start(name, size):
     """OptaxMinimiser would call such a start a success."""
-    with pytest.raises(Exception, match="learning_rate must be above a 1024th of tolerance"):
-        solve(lambda y, args: jnp.sum(y**2), np.ones(2), tolerance=2.0**-4, learning_rate=first)
+    with pytest.raises(Exception, match="learning_rate and max_step_size must be above tolerance"):
+        solve(lambda y, args: jnp.sum(y**2), np.ones(2), tolerance=2.0**-4, **{name: size})
+
+
+def test_a_tolerance_of_nan_that_is_traced():
+    with pytest.raises(Exception, match="must be above tolerance"):
+        solve(lambda y, args: y**2, 1.0, tolerance=jnp.array(jnp.nan))
+
+
+@pytest.mark.parametrize("learning_rate", [None, 1e-3])
+def test_a_ceiling_below_the_default_first_step(learning_rate):
+    solution = solve(
+        lambda y, args: jnp.sum((y - 1) ** 2),
+        np.array([3.0, 1.5]),
+        max_steps=4000,
+        learning_rate=learning_rate,
+        max_step_size=1e-3,
+    )
+    assert solution.result == RESULTS.successful
+    assert solution.stats["num_steps"] > 2000
+    np.testing.assert_allclose(solution.value, 1.0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
