@@ -56,7 +56,8 @@ napoleon_use_rtype = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py",
+    # Not the script that starts itself a second time, as another process.
+    "filename_pattern": r"^(?!.*several_processes)",
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("matplotlib", "conf.fresh_jax"),
     "abort_on_example_error": True,
