@@ -1,0 +1,25 @@
+"""Other libraries run as their users run them: without the suite's strict mode."""
+
+import jax
+import pytest
+
+IGNORED = [
+    # jaxopt says at its import that its users should move on.
+    "ignore:JAXopt is no longer maintained:DeprecationWarning",
+    # dynamax imports TensorFlow Probability, which uses what JAX is about to remove.
+    "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning",
+    "ignore:shape requires ndarray or scalar arguments:DeprecationWarning",
+    # jinns writes its losses as Equinox modules in a way that Equinox warns of.
+    r"ignore:Using `field\(init=False\)` on `equinox.Module`:UserWarning",
+]
+
+
+def pytest_configure(config):
+    for line in IGNORED:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def default_promotion():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

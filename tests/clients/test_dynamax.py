@@ -1,0 +1,41 @@
+"""dynamax: a hidden Markov model of the Nile's yearly flow, two states."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_rprop
+
+hidden_markov_model = pytest.importorskip("dynamax.hidden_markov_model")
+nile = pytest.importorskip("statsmodels.datasets.nile")
+
+
+@pytest.fixture
+def flow():
+    flow = nile.load_pandas().data["volume"].to_numpy()
+    return jnp.asarray((flow - flow.mean()) / flow.std(), dtype=jnp.float32)[:, None]
+
+
+def fit(flow, optimizer, steps=100):
+    hmm = hidden_markov_model.GaussianHMM(num_states=2, emission_dim=1)
+    start = hmm.initialize(jax.random.key(3), method="kmeans", emissions=flow)
+    if optimizer == "EM":
+        _, log_probabilities = hmm.fit_em(*start, flow, num_iters=3 * steps, verbose=False)
+        return -log_probabilities[-1] / flow.size
+    _, losses = hmm.fit_sgd(*start, flow, optimizer=optimizer, num_epochs=steps)
+    return losses[-1]
+
+
+def test_fit_sgd_reaches_what_em_reaches(flow):
+    best = fit(flow, "EM")
+    np.testing.assert_allclose(fit(flow, optax_rprop.rprop()), best, rtol=1e-5)
+    assert fit(flow, optax.adam(1e-3)) > best + 0.1  # its default optimizer
+
+
+def test_errors_name_what_it_does_not_pass(flow):
+    with pytest.raises(ValueError, match=r"value=None.*rprop_plus\(undo_nonfinite=True\)"):
+        fit(flow, optax_rprop.irprop_plus())
+    with pytest.raises(ValueError, match="params=None"):
+        fit(flow, optax_rprop.rprop(lower=-5.0))
