@@ -82,25 +82,27 @@ def scale_by_rprop(
         upper=upper,
     )
 
-    def init(params: optax.Params) -> ScaleByRpropState:
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    def init(params: optax.Params) -> Any:
+        leaves, treedef = _hyperparameters.flatten(params)
         packed = []
         for (path, leaf), own in zip(leaves, _hyperparameters.own(given, params), strict=True):
-            _errors.check_parameter(path, leaf)
-            dtype = _packing.state_dtype(jnp.result_type(leaf), step_dtype)
-            _hyperparameters.check_leaf(path, leaf, dtype, own)
-            packed.append(_init_leaf(leaf, own["learning_rate"], dtype))
+            if leaf is not None:
+                _errors.check_parameter(path, leaf)
+                dtype = _packing.state_dtype(jnp.result_type(leaf), step_dtype)
+                _hyperparameters.check_leaf(path, leaf, dtype, own)
+                leaf = _init_leaf(leaf, own["learning_rate"], dtype)
+            packed.append(leaf)
         prev_value = _largest_beside(params) if the_rule.needs_value else None
         return ScaleByRpropState(treedef.unflatten(packed), prev_value)
 
     def update(
         updates: optax.Updates,
-        state: ScaleByRpropState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         value: jax.typing.ArrayLike | None = None,
         **extra_args: object,
-    ) -> tuple[optax.Updates, ScaleByRpropState]:
+    ) -> tuple[optax.Updates, Any]:
         del extra_args
         _errors.check_state(state, ScaleByRpropState)
         rose, finite, prev_value = False, True, state.prev_value

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 WEIGHTS = 100_000
+BOX = {"lower": -1.0, "upper": 1.0}
 
 
 def compiled_step(name, dtype, leaves=1, **options):
@@ -46,14 +47,22 @@ def loops_and_copies(compiled):
 # name, type, options; bytes of state a weight; loops, copies; bytes read and written a weight.
 # In float32 the minus rules read gradient and state and write the state, then read it and the
 # parameter and write that: 6 * 4. The plus rules read the old state twice, from a copy: 9 * 4.
+# With bounds both loops read all three arrays, and copies are made of two: 12 * 4.
 # So do complex weights, whose parts XLA computes again rather than read back: 9 * 8.
 STEPS = [
     ("irprop_minus", "float32", {}, 4, (2, 0), 24),
     ("rprop_minus", "float32", {}, 4, (2, 0), 24),
     ("rprop_plus", "float32", {}, 4, (2, 1), 36),
     ("irprop_plus", "float32", {}, 4, (2, 1), 36),
+    ("irprop_plus", "float32", {"undo_nonfinite": True}, 4, (2, 1), 36),
+    ("shark_irprop_minus", "float32", {}, 4, (2, 1), 36),
     ("irprop_minus", "bfloat16", {}, 2, (2, 0), 12),
     ("irprop_minus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 0), 18),
+    ("rprop_plus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 1), 26),
+    ("irprop_plus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 1), 26),
+    ("irprop_minus", "float32", BOX, 4, (2, 2), 48),
+    ("rprop_plus", "float32", BOX, 4, (2, 2), 48),
+    ("irprop_plus", "float32", {"undo_nonfinite": True, **BOX}, 4, (2, 2), 48),
     ("irprop_minus", "complex64", {}, 8, (2, 1), 72),
 ]
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp  # noqa: E402
 
 import optax_rprop  # noqa: E402
 
-for name in ("rprop", "irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus"):
+names = "rprop", "irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus", "shark_irprop_minus"
+for name in names:
     optimizer = getattr(optax_rprop, name)(0.1)
     params = jnp.array([3.0, -2.0])
     state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Writes data/checkpoint_v1.npz: states as version 0.1.0 saved them, and where they lead.
+"""Writes data/checkpoint_v2.npz: states as version 0.2.0 saved them, and where they lead.
 
 Later versions must read them: never write this file again; a new layout of the
 state is a new file beside it. Run: PYTHONPATH=tests python tests/ecosystem/make_checkpoint.py
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from conformance import GRADIENTS, LOSSES, PLAIN, VALUES, run
 
-PATH = Path(__file__).with_name("data") / "checkpoint_v1.npz"
+PATH = Path(__file__).with_name("data") / "checkpoint_v2.npz"
 HALF = 15
 
 

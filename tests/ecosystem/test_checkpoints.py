@@ -52,8 +52,8 @@ def test_orbax_after_a_kill(make, resumed):
 
 @pytest.mark.usefixtures("x64")
 @every_plain_optimizer
-def test_checkpoint_of_version_1(make):
-    """The state's names, types and encoding are those of 0.1.0, and lead where they led."""
+def test_checkpoint_of_version_0_2(make):
+    """The state's names, types and encoding are those of 0.2.0, and lead where they led."""
     saved = np.load(make_checkpoint.PATH)
     params = make_checkpoint.leaves(VALUES)
     template = params, make().init(params)

@@ -15,6 +15,7 @@ from conformance import (
     NARROW,
     NEED_LOSS,
     STEPS,
+    TAKE_LOSS,
     VALUES,
     assert_follows_papers,
     assert_same_trees,
@@ -201,7 +202,7 @@ def test_reduce_on_plateau(make):
         assert_follows_papers(make, *run(patient))
 
 
-@every_optimizer_but(*NEED_LOSS, NARROW)  # plain, it would have complex parameters
+@every_optimizer_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
 def test_split_real_and_imaginary(make):
     """Its pairs of reals are what a complex parameter is here without it."""
     params = jnp.asarray(VALUES + 1j * VALUES[::-1])
@@ -216,7 +217,7 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_optimizer_but(*NEED_LOSS, *BOUNDED)  # it moves the parameters itself
+@every_optimizer_but(*TAKE_LOSS, *BOUNDED)  # it moves the parameters itself
 def test_lookahead(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():

@@ -1,0 +1,126 @@
+"""Compiles an optimizer step for devices that need not be there, and reads off what it is made of.
+
+The TPU's compiler is the package libtpu, the GPU's are jax-cuda12-plugin, jax-cuda12-pjrt and
+nvidia-cuda-nvcc-cu12 at jax's version. Each compiles without its device.
+"""
+
+import importlib.metadata
+import math
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
+# What devices send each other, in the text of a program.
+COLLECTIVE = r" = \S+ (?:all|reduce-scatter|collective|send|recv)[a-z-]*\("
+# What XLA asks of a GPU (a GpuTargetConfigProto): NVIDIA's figures for the H100 SXM.
+H100 = """
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  l2_cache_size: 52428800 memory_bandwidth: 3352320000000 device_memory_size: 84929347584
+}
+platform_name: "CUDA"
+runtime_version { major: 12 minor: 8 }
+dnn_version_info { major: 9 minor: 7 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+def versions():
+    """Of JAX and the compilers, those that are installed."""
+    found = {package.name: package.version for package in importlib.metadata.distributions()}
+    return {name: found[name] for name in PACKAGES if name in found}
+
+
+def missing(kind):
+    """The package that compiles for a kind of device, if it is not installed."""
+    package = {"cpu": "jaxlib", "h100": "jax-cuda12-pjrt"}.get(kind, "libtpu")
+    return None if package in versions() else package
+
+
+def prepare():
+    """To be called before JAX looks for devices: of these, it shall use the CPU alone."""
+    jax.config.update("jax_platforms", "cpu")
+    # Where no TPU is, libtpu asks the network and complains, unless it is told these.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_WORKER_ID", "0")
+
+
+def one(kind):
+    """Where an array on one device lies: a "cpu", an "h100", a TPU "v5e" or "v6e"."""
+    if kind == "cpu":
+        device = jax.devices("cpu")[0]
+    elif kind == "h100":
+        target = {"target_config": H100, "topology": "1x1x1"}
+        device = topologies.get_topology_desc(kind, platform="cuda", **target).devices[0]
+    else:
+        device = topologies.get_topology_desc(f"{kind}:2x2", platform="tpu").devices[0]
+    return SingleDeviceSharding(device)
+
+
+def over_256_chips():
+    """How a matrix lies split over 64 x 4 chips of a TPU v5e."""
+    chips = topologies.get_topology_desc("v5e:16x16", platform="tpu").devices
+    mesh = Mesh(np.array(chips).reshape(64, 4), ("rows", "columns"))
+    return NamedSharding(mesh, PartitionSpec("rows", "columns"))
+
+
+def compile_step(optimizer, shape, sharding, dtype=jnp.float32):
+    """A donated step of one array of weights, and of a state that lies as they do."""
+    optimizer = optax.with_extra_args_support(optimizer)
+    everywhere = sharding
+    if isinstance(sharding, NamedSharding):
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+
+    def step(params, opt_state, gradients, value):
+        updates, opt_state = optimizer.update(gradients, opt_state, params, value=value)
+        return optax.apply_updates(params, updates), opt_state
+
+    def placed(array):
+        where = sharding if array.shape == shape else everywhere
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)
+
+    weights = jax.ShapeDtypeStruct(shape, dtype)
+    state = jax.eval_shape(optimizer.init, weights)
+    value = jax.ShapeDtypeStruct((), jnp.float32)
+    arguments = jax.tree.map(placed, (weights, state, weights, value))
+    return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+
+
+def figures(compiled, shape):
+    """What a compiled step moves and needs for each weight, and its passes over the weights."""
+    entry = compiled.as_text().split("\nENTRY ")[1]
+    array = re.escape(str(list(shape)).replace(" ", ""))
+
+    def count(operation):
+        return len(re.findall(rf" = [^=]*{array}[^=]* {operation}\(", entry))
+
+    fusions, copies = count("fusion"), count("copy(?:-start)?")
+    memory = compiled.memory_analysis()
+    cost = compiled.cost_analysis() or {}
+    moved = cost.get("bytes accessed")
+    if moved is None and (fusions, copies) == (1, 0):
+        # A GPU's compiler does not say; one pass reads all arguments, writes all results.
+        moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    seconds = cost.get("optimal_seconds", 0)  # below 0 where the TPU's does not know
+    return {
+        "bytes": moved and moved / math.prod(shape),
+        "fusions": fusions,
+        "copies": copies,
+        "temporary": memory.temp_size_in_bytes / math.prod(shape),
+        "seconds": seconds if seconds > 0 else None,
+    }

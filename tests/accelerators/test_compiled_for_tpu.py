@@ -1,0 +1,80 @@
+"""What the TPU's compiler makes of a step, with no TPU: bytes, passes, memory, and what is sent.
+
+It is compiled, not run. The figures are facts of the versions below: another compiler may fuse
+in another way, and then they are to be read anew.
+"""
+
+import os
+import re
+
+import accelerators
+import jax
+import jax.numpy as jnp
+import pytest
+
+import optax_rprop
+
+VERSIONS = [("0.10.2", "0.0.42.1"), ("0.12.0.1", "0.0.50.1")]  # of jax and libtpu
+
+installed = tuple(accelerators.versions().get(name) for name in ("jax", "libtpu"))
+if installed not in VERSIONS and not os.environ.get("OPTAX_RPROP_REQUIRE_TPU"):
+    pytest.skip(f"jax and libtpu are {installed}, not {VERSIONS}", allow_module_level=True)
+accelerators.prepare()
+
+SHAPE = (40_000_000,)
+RULES = ("irprop_minus", "rprop_minus", "shark_irprop_minus", "irprop_plus", "rprop_plus")
+UNDOING = ("irprop_plus", "rprop_plus")
+BOX = {"lower": -1.0, "upper": 1.0}
+
+
+def test_the_compiler_is_one_whose_figures_these_are():
+    assert installed in VERSIONS
+
+
+# Gradients, state and weights are read, the last two written: 5 * 4 bytes, in one pass.
+CASES = [
+    *((name, "float32", {}, 20) for name in RULES),
+    *((name, "float32", {"undo_nonfinite": True}, 20) for name in UNDOING),
+    *((name, "float32", {"undo_nonfinite": True, **BOX}, 20) for name in UNDOING),
+    ("irprop_plus", "float32", BOX, 20),
+    ("irprop_minus", "float32", BOX, 20),
+    ("irprop_minus", "float32", {"step_dtype": "bfloat16"}, 16),
+    ("irprop_plus", "float32", {"step_dtype": "bfloat16"}, 16),
+    ("irprop_minus", "bfloat16", {}, 10),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "options", "bytes_a_weight"), CASES)
+def test_one_pass_and_no_memory(name, dtype, options, bytes_a_weight):
+    optimizer = getattr(optax_rprop, name)(0.01, **options)
+    v5e = accelerators.one("v5e")
+    compiled = accelerators.compile_step(optimizer, SHAPE, v5e, dtype)
+    figures = accelerators.figures(compiled, SHAPE)
+    assert (figures["fusions"], figures["copies"]) == (1, 0)
+    # A few scalars come on top.
+    assert bytes_a_weight <= figures["bytes"] < bytes_a_weight + 0.01
+    assert figures["temporary"] < 0.01
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_256_chips_send_nothing(name):
+    sharding = accelerators.over_256_chips()
+    shape = (32_768, 16_384)
+    optimizer = getattr(optax_rprop, name)(0.01)
+    compiled = accelerators.compile_step(optimizer, shape, sharding)
+    assert not re.search(accelerators.COLLECTIVE, compiled.as_text())
+    memory = compiled.memory_analysis()
+    a_chip = 4 * shape[0] * shape[1] // 256
+    assert 0 <= memory.argument_size_in_bytes - 3 * a_chip < 10_000  # weights, state, gradients
+    assert memory.temp_size_in_bytes < 100_000
+    weights, (state, _) = compiled.output_shardings
+    assert weights.is_equivalent_to(sharding, 2)
+    assert state.packed.is_equivalent_to(sharding, 2)
+
+
+def test_a_collective_would_be_seen():
+    """What the test above looks for is what this compiler writes."""
+    sharding = accelerators.over_256_chips()
+    array = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=sharding)
+    summed = jax.jit(jnp.sum).lower(array).compile().as_text()
+    assert re.search(accelerators.COLLECTIVE, summed)

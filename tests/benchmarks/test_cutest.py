@@ -1,0 +1,48 @@
+"""The CUTEst benchmark on three problems whose solutions are published."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+NEEDED = ("sif2jax", "optimistix", "scipy", "matplotlib", "tqdm")
+MISSING = [name for name in NEEDED if find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
+
+ROOT = Path(__file__).parents[2]
+# Beale 1958; Hock & Schittkowski 1981, problem 5; LIARWHD has 5,000 variables.
+KNOWN = {"BEALE": (14.203125, 0.0), "HS5": (1.0, -1.9132229549810367)}
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "benchmarks.cutest", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
+    ).stdout
+
+
+def test_three_problems(tmp_path):
+    raw, counts = tmp_path / "raw.jsonl", tmp_path / "counts.json.gz"
+    arguments = ("--problems", "BEALE", "HS5", "LIARWHD", "--evaluations", 300, "--out", raw)
+    table = run(*arguments, "--json", counts, "--plot", tmp_path / "plot.png")
+    assert "more than 2,000 variables (1): LIARWHD" in table
+
+    lines = raw.read_text().splitlines()
+    records = {record["problem"]: record for record in map(json.loads, lines)}
+    for problem, (start, least) in KNOWN.items():
+        assert records[problem]["f0"] == start
+        ends = {optimizer: losses[-1] for optimizer, losses in records[problem]["best"].items()}
+        for optimizer in ("irprop_minus", "irprop_plus", "SciPy L-BFGS-B", "polish"):
+            assert ends[optimizer] == pytest.approx(least, abs=1e-6), optimizer
+        assert min(ends.values()) > least - 1e-9
+        # These know nothing of bounds.
+        assert ("optax.lbfgs" in ends) is ("optimistix.BFGS" in ends) is (problem == "BEALE")
+
+    run(*arguments, "--plot", tmp_path / "plot.png")
+    assert raw.read_text().splitlines() == lines  # nothing was run again
+    again = run("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png")
+    assert again.splitlines()[:-1] == table.splitlines()[:-1]
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "plot.png").read_bytes()

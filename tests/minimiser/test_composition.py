@@ -1,0 +1,267 @@
+"""What Optimistix's own minimisers can do, and be put into."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax
+import numpy as np
+import optimistix
+import pytest
+from optimistix import RESULTS
+
+from optax_rprop.optimistix import RpropMinimiser
+
+
+def distance(y, target):
+    """Its minimum is at the target, with 100 times the curvature in one leaf."""
+    return jnp.sum((y["a"] - target) ** 2) + 100 * jnp.sum((y["b"] - target) ** 4 + y["b"] ** 2)
+
+
+START = {"a": np.zeros((2, 3)), "b": np.ones(())}
+
+
+def close(actual, desired, atol):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), actual, desired)
+
+
+def test_nested_tree_under_jit():
+    start = jax.tree.map(jnp.asarray, START)
+    minimise = jax.jit(
+        lambda start: optimistix.minimise(distance, RpropMinimiser(1e-8), start, 3.0)
+    )
+    solution = minimise(start)
+    assert jax.tree.structure(solution.value) == jax.tree.structure(START)
+    root = np.roots([4, -36, 110, -108])  # 4 (b - 3)^3 + 2 b = 0
+    b = root[np.isreal(root)].real.item()
+    close(solution.value, {"a": np.full((2, 3), 3.0), "b": b}, 1e-8)
+
+
+def test_each_of_a_batch_stops_by_itself():
+    def fn(y, args):
+        return (y - 1.0) ** 4 + (y - 1.0) ** 2
+
+    def minimise(start):
+        return optimistix.minimise(fn, RpropMinimiser(1e-6), start)
+
+    starts = jnp.array([0.0, 2.5, -400.0, 1.0])
+    batch = jax.vmap(minimise)(starts)
+    alone = [minimise(start) for start in starts]
+    np.testing.assert_array_equal(batch.value, [one.value for one in alone])
+    steps = [int(one.stats["num_steps"]) for one in alone]
+    np.testing.assert_array_equal(batch.stats["num_steps"], steps)
+    assert len(set(steps)) > 2
+    np.testing.assert_allclose(batch.value, 1.0, atol=1e-6)
+
+
+def test_one_bad_start_of_a_batch_is_alone_in_failing():
+    def minimise(start):
+        return optimistix.minimise(
+            lambda y, args: y - jnp.log(y), RpropMinimiser(1e-6), start, throw=False
+        )
+
+    batch = jax.vmap(minimise)(jnp.array([3.0, -1.0]))
+    np.testing.assert_array_equal(batch.result == RESULTS.successful, [True, False])
+    np.testing.assert_array_equal(batch.result == RESULTS.nonfinite, [False, True])
+    np.testing.assert_allclose(batch.value[0], 1.0, atol=1e-6)
+
+
+def test_solution_aux_and_value_belong_together():
+    def fn(y, args):
+        value = jnp.sum((y - 1) ** 2)
+        return value, {"y": y, "value": value}
+
+    for max_steps in (7, 256):
+        solution = optimistix.minimise(
+            fn, RpropMinimiser(1e-6), jnp.zeros(2), has_aux=True, max_steps=max_steps, throw=False
+        )
+        assert (solution.result == RESULTS.successful) == (max_steps == 256)
+        assert solution.stats["num_steps"] <= max_steps
+        np.testing.assert_array_equal(solution.aux["y"], solution.value)
+        np.testing.assert_array_equal(solution.aux["value"], fn(solution.value, None)[0])
+        np.testing.assert_array_equal(solution.state.f, solution.aux["value"])
+
+
+def test_best_so_far():
+    seen = []
+
+    def fn(y, args):
+        return jnp.sum(jnp.abs(y - 1))
+
+    def note(**values):
+        jax.debug.callback(lambda f: seen.append(float(f)), values["loss_this_step"][1])
+
+    solver = optimistix.BestSoFarMinimiser(RpropMinimiser(1e-6, verbose=note))
+    start = jnp.array([0.0, 0.3])
+    for max_steps in (18, 256):
+        seen.clear()
+        solution = optimistix.minimise(fn, solver, start, max_steps=max_steps, throw=False)
+        jax.effects_barrier()
+        assert len(seen) == solution.stats["num_steps"]
+        assert fn(solution.value, None) == min(seen)
+    assert solution.result == RESULTS.successful
+
+
+def test_implicit_derivative():
+    """Of the minimum of y - args log y, the root of a cubic, and of one on no bound."""
+
+    def fn(y, args):
+        return jnp.sum(args * y - jnp.log(y)) + y[0] * y[1]
+
+    def minimum(args):
+        solver = RpropMinimiser(1e-9, lower=1e-3)
+        return optimistix.minimise(fn, solver, jnp.ones(2), args).value
+
+    args = jnp.array([2.0, 3.0])
+    derivative = jax.jacobian(minimum)(args)
+    y = minimum(args)
+    hessian = jnp.diag(1 / y**2) + jnp.array([[0.0, 1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(derivative, -jnp.linalg.inv(hessian), atol=1e-6)
+    h = 1e-4
+    differences = [(minimum(args + h * e) - minimum(args - h * e)) / (2 * h) for e in jnp.eye(2)]
+    np.testing.assert_allclose(derivative, jnp.array(differences).T, atol=1e-4)
+
+
+def test_implicit_derivative_beside_a_weight_that_fn_ignores():
+    """The Hessian is singular: Lineax then needs to be told."""
+
+    def minimum(args):
+        return optimistix.minimise(
+            lambda y, args: (y[0] - args**2) ** 2,
+            RpropMinimiser(1e-9),
+            jnp.zeros(2),
+            args,
+            adjoint=optimistix.ImplicitAdjoint(lineax.AutoLinearSolver(well_posed=False)),
+        ).value
+
+    np.testing.assert_allclose(jax.jacobian(minimum)(jnp.array(1.5)), [3.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_types(dtype):
+    tolerance = {"bfloat16": 2.0, "float16": 0.2}.get(dtype, 1e-4)
+    start = jnp.zeros(20, dtype)
+    target = jnp.linspace(-3, 3, 20).astype(dtype)
+    solution = optimistix.minimise(
+        lambda y, args: jnp.sum((y - target) ** 2), RpropMinimiser(tolerance, 0.1), start
+    )
+    assert solution.value.dtype == dtype
+    np.testing.assert_allclose(
+        np.asarray(solution.value, float), np.asarray(target, float), atol=tolerance
+    )
+
+
+def test_without_64_bit_types():
+    with jax.enable_x64(False):
+        solution = optimistix.minimise(
+            lambda y, args: jnp.sum((y - args) ** 2),
+            RpropMinimiser(1e-4),
+            jnp.zeros(5),
+            jnp.linspace(0.5, 2, 5),
+        )
+        assert solution.value.dtype == "float32"
+        np.testing.assert_allclose(solution.value, np.linspace(0.5, 2, 5), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Complex support in Optimistix")
+def test_complex():
+    target = jnp.array([1 + 2j, -3 + 0.5j])
+    solution = optimistix.minimise(
+        lambda y, args: jnp.sum(jnp.abs(y - args) ** 2),
+        RpropMinimiser(1e-6),
+        jnp.zeros(2, complex),
+        target,
+    )
+    np.testing.assert_allclose(solution.value, target, atol=1e-6)
+
+
+def test_whole_equinox_module():
+    model = eqx.nn.MLP(1, 1, width_size=8, depth=1, key=jax.random.key(0))
+    weights, static = eqx.partition(model, eqx.is_inexact_array)
+    x = jnp.linspace(-1, 1, 20)[:, None]
+
+    def fn(weights, args):
+        static, x = args
+        error = jax.vmap(eqx.combine(weights, static))(x) - jnp.sin(2 * x)
+        return jnp.mean(error**2) + 1e-3 * sum(jnp.sum(w**2) for w in jax.tree.leaves(weights))
+
+    # A prefix, and None where there is nothing to bound.
+    lower = eqx.tree_at(lambda m: m.layers[0].bias, jax.tree.map(lambda _: -jnp.inf, weights), -0.5)
+    solution = optimistix.minimise(
+        fn, RpropMinimiser(1e-3, lower=lower), weights, (static, x), max_steps=10_000
+    )
+    gradient = jax.grad(fn)(solution.value, (static, x))
+    assert solution.value.layers[0].bias.min() >= -0.5
+    for leaf in jax.tree.leaves(eqx.tree_at(lambda m: m.layers[0].bias, gradient, None)):
+        np.testing.assert_allclose(leaf, 0.0, atol=1e-4)
+    assert fn(solution.value, (static, x)) < 0.1 * fn(weights, (static, x))
+
+
+def test_step_sizes_and_bounds_for_each_weight():
+    """Scales ten orders apart, as arrays and as a prefix."""
+    target = {"small": jnp.array([2e-5, 3e-5]), "large": jnp.array(5e4)}
+
+    def fn(y, args):
+        return sum(jnp.sum((y[k] / args[k] - 1) ** 2) for k in args)
+
+    start = {"small": jnp.array([1e-5, 1e-5]), "large": jnp.array(1.0)}
+    solver = RpropMinimiser(
+        1e-9,
+        learning_rate={"small": jnp.array([1e-6, 2e-6]), "large": 1.0},
+        lower={"small": 0.0, "large": 0.0},
+        upper={"small": jnp.array([1.0, 1.0]), "large": 1e5},
+    )
+    solution = optimistix.minimise(fn, solver, start, target, max_steps=1000)
+    np.testing.assert_allclose(solution.value["small"], target["small"], atol=1e-9)
+    np.testing.assert_allclose(solution.value["large"], target["large"], atol=1e-9)
+
+
+def test_changed_numbers_do_not_compile_again():
+    traces = 0
+
+    def fn(y, args):
+        nonlocal traces
+        traces += 1
+        return jnp.sum(y**2)
+
+    def minimise(tolerance, first, lower):
+        solver = RpropMinimiser(tolerance, first, lower=lower)
+        return optimistix.minimise(fn, solver, jnp.ones(2)).value
+
+    minimise(*map(jnp.array, (1e-4, 0.1, -1.0)))
+    before = traces
+    minimise(*map(jnp.array, (1e-6, 0.2, -2.0)))
+    assert traces == before
+
+
+def test_root_find():
+    """Optimistix minimises the norm, and asks whether the root is one."""
+    solution = optimistix.root_find(
+        lambda y, args: y**3 - args, RpropMinimiser(1e-6), jnp.array(1.0), args=jnp.array(8.0)
+    )
+    np.testing.assert_allclose(solution.value, 2.0, atol=1e-6)
+
+
+def test_backpropagation_through_the_steps_runs():
+    def minimum(args):
+        return optimistix.minimise(
+            lambda y, args: (y - args) ** 2,
+            RpropMinimiser(1e-4),
+            jnp.array(0.0),
+            args,
+            adjoint=optimistix.RecursiveCheckpointAdjoint(),
+        ).value
+
+    assert np.isfinite(jax.grad(minimum)(jnp.array(2.0)))
+
+
+def test_verbose(capfd):
+    def fn(y, args):
+        return (y - 1) ** 2
+
+    optimistix.minimise(fn, RpropMinimiser(1e-2, verbose=True), jnp.array(0.0))
+    jax.effects_barrier()
+    printed = capfd.readouterr().out.splitlines()
+    assert printed[0] == "Step: 0, Loss on this step: 1.0, y: 0.0"
+    optimistix.minimise(fn, RpropMinimiser(1e-2), jnp.array(0.0))
+    jax.effects_barrier()
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,242 @@
+"""Problems with known minima, from Optimistix's tests, CUTEst, and Hock and Schittkowski.
+
+A success must be one, and where steps run out Optimistix must say so.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+import pytest
+import scipy.optimize
+import sklearn.datasets
+from jax.flatten_util import ravel_pytree
+from optimistix import RESULTS
+
+from optax_rprop.optimistix import RpropMinimiser
+
+
+def bowl(tree, matrix):
+    y, _ = ravel_pytree(tree)
+    return y @ matrix @ y
+
+
+def himmelblau(tree, consts):
+    x, y = tree
+    return (x**2 + y - consts[0]) ** 2 + (x + y**2 - consts[1]) ** 2
+
+
+def matyas(tree, consts):
+    x, y = tree
+    return consts[0] * (x**2 + y**2) - consts[1] * x * y
+
+
+def beale(tree, consts):
+    x, y = tree
+    return sum((c - x + x * y**k) ** 2 for k, c in enumerate(consts, 1))
+
+
+def square_minus_one(y, args):
+    return jnp.sum(y**2) - 1.0
+
+
+def numbers(*values):
+    return [jnp.array(value) for value in values]
+
+
+def optimistix_problems():
+    """Functions, minima and starts that Optimistix tests its minimisers with."""
+    root = np.random.default_rng(17).normal(size=(20, 20))
+    tree = ({"a": 0.05 * np.ones((2, 3, 3))}, 0.05 * np.ones(2))
+    return {
+        "bowl": (bowl, 0.0, tree, root.T @ root),
+        "himmelblau": (himmelblau, 0.0, [2.0, 2.5], [11.0, 7.0]),
+        "matyas": (matyas, 0.0, [6.0, 6.0], [0.26, 0.48]),
+        "beale": (beale, 0.0, [2.0, 0.0], [1.5, 2.25, 2.625]),
+        "minimum -1": (square_minus_one, -1.0, 1.0, None),
+    }
+
+
+RULES = ("rprop_minus", "irprop_minus", "rprop_plus", "irprop_plus", "shark_irprop_minus")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", optimistix_problems())
+def test_optimistix(name, rule):
+    fn, minimum, start, args = jax.tree.map(
+        lambda x: x if callable(x) else jnp.asarray(x), optimistix_problems()[name]
+    )
+    solver = RpropMinimiser(1e-8, rule=rule)
+    solution = optimistix.minimise(fn, solver, start, args, max_steps=10_000, throw=False)
+    np.testing.assert_allclose(fn(solution.value, args), minimum, rtol=1e-4, atol=1e-4)
+    if name == "bowl":  # too narrow for Rprop: it gets there, and is not done
+        assert solution.result == RESULTS.nonlinear_max_steps_reached
+    else:
+        assert solution.result == RESULTS.successful
+        np.testing.assert_allclose(fn(solution.value, args), minimum, atol=1e-12)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
+def test_rosenbrock_is_no_success_before_its_time(tolerance):
+    """A curved valley, 50 times longer than wide, where small updates mean little."""
+
+    def rosenbrock(y, args):
+        return (1 - y[0]) ** 2 + 100 * (y[1] - y[0] ** 2) ** 2
+
+    start = jnp.array([-1.2, 1.0])
+    solution = optimistix.minimise(rosenbrock, RpropMinimiser(tolerance), start, max_steps=20_000)
+    assert np.abs(solution.value - 1).max() < 4 * tolerance
+
+
+# Minima from the collection's files, in the digits that they give, or, where these are others',
+# from NIST (the names that end in LS) and More, Garbow & Hillstrom (BIGGS6's second).
+SOLVED = {
+    "BARD": 8.2149e-3,
+    "BEALE": 0.0,
+    "BIGGS6": 5.65565e-3,
+    "BOX3": 0.0,
+    "BOXBODLS": 1168.0088766,
+    "BROWNBS": 0.0,
+    "BROWNDEN": 85822.2,
+    "CHWIRUT1LS": 2384.4771393,
+    "CHWIRUT2LS": 513.04802941,
+    "CLIFF": 0.199786613,
+    "DANIWOODLS": 4.3173084083e-3,
+    "DENSCHNC": 0.0,
+    "DENSCHNF": 0.0,
+    "HAIRY": 20.0,
+    "HILBERTB": 0.0,
+    "HIMMELBG": 0.0,
+    "HUMPS": 0.0,
+    "JENSMP": 124.362,
+    "OSBORNEB": 4.01377e-2,
+    "S308": 0.773199056,
+    "SNAIL": 0.0,
+    "WAYSEA1": 0.0,
+    "WAYSEA2": 0.0,
+    "ZANGWIL2": -18.2,
+}
+UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PALMER1C", "ROSENBR")
+
+
+@pytest.mark.parametrize("name", [*SOLVED, *UNSOLVED])
+def test_cutest(name):
+    sif2jax = pytest.importorskip("sif2jax", reason="sif2jax has the CUTEst collection")
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        problem = next(p for p in sif2jax.unconstrained_minimisation_problems if p.name == name)
+        max_steps = 4000 if name in SOLVED else 1000
+        solution = optimistix.minimise(
+            problem.objective,
+            RpropMinimiser(1e-6),
+            problem.y0,
+            problem.args,
+            max_steps=max_steps,
+            throw=False,
+        )
+        first, last = (
+            float(problem.objective(y, problem.args)) for y in (problem.y0, solution.value)
+        )
+    if name in SOLVED:
+        assert solution.result == RESULTS.successful
+        assert last - SOLVED[name] < 1e-8 * (first - SOLVED[name]) + 1e-5 * abs(SOLVED[name])
+    else:
+        assert solution.result == RESULTS.nonlinear_max_steps_reached
+        assert last < first
+
+
+# Hock & Schittkowski 1981: function, start, lower, upper, minimum. At the minimum of 2, 3, 4
+# and 45 bounds are active.
+INF = np.inf
+HOCK_SCHITTKOWSKI = {
+    1: (
+        lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
+        [-2.0, 1.0],
+        [-INF, -1.5],
+        [INF, INF],
+        0.0,
+    ),
+    2: (
+        lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
+        [-2.0, 1.5],
+        [-INF, 1.5],
+        [INF, INF],
+        None,  # Rprop finds the second of its two minima
+    ),
+    3: (
+        lambda x: x[1] + 1e-5 * (x[1] - x[0]) ** 2,
+        [10.0, 1.0],
+        [-INF, 0.0],
+        [INF, INF],
+        0.0,
+    ),
+    4: (
+        lambda x: (x[0] + 1) ** 3 / 3 + x[1],
+        [1.125, 0.125],
+        [1.0, 0.0],
+        [INF, INF],
+        8 / 3,
+    ),
+    5: (
+        lambda x: jnp.sin(x[0] + x[1]) + (x[0] - x[1]) ** 2 - 1.5 * x[0] + 2.5 * x[1] + 1,
+        [0.0, 0.0],
+        [-1.5, -3.0],
+        [4.0, 3.0],
+        -np.sqrt(3) / 2 - np.pi / 3,
+    ),
+    45: (
+        lambda x: 2 - jnp.prod(x) / 120,
+        [0.5, 0.5, 0.5, 0.5, 0.5],
+        [0.0, 0.0, 0.0, 0.0, 0.0],
+        [1.0, 2.0, 3.0, 4.0, 5.0],
+        1.0,
+    ),
+    110: (
+        lambda x: jnp.sum(jnp.log(x - 2) ** 2 + jnp.log(10 - x) ** 2) - jnp.prod(x) ** 0.2,
+        10 * [9.0],
+        10 * [2.001],
+        10 * [9.999],
+        -45.77846971,
+    ),
+}
+
+
+def lbfgsb(fn, start, lower, upper):
+    bounds = scipy.optimize.Bounds(lower, upper)
+    options = {"ftol": 0.0, "gtol": 1e-12, "maxiter": 1000}
+    return scipy.optimize.minimize(
+        jax.value_and_grad(fn), start, jac=True, bounds=bounds, method="L-BFGS-B", options=options
+    )
+
+
+@pytest.mark.parametrize("number", HOCK_SCHITTKOWSKI)
+def test_bounded_as_l_bfgs_b(number):
+    fn, start, lower, upper, minimum = HOCK_SCHITTKOWSKI[number]
+    start, lower, upper = map(jnp.array, (start, lower, upper))
+    solver = RpropMinimiser(1e-7, lower=lower, upper=upper)
+    solution = optimistix.minimise(lambda x, args: fn(x), solver, start, max_steps=20_000)
+    theirs = lbfgsb(fn, start, lower, upper)
+    if minimum is not None:
+        np.testing.assert_allclose(theirs.fun, minimum, atol=1e-7)
+    assert np.all((solution.value >= lower) & (solution.value <= upper))
+    np.testing.assert_allclose(solution.value, theirs.x, atol=1e-5)
+    on_bound = (theirs.x == lower) | (theirs.x == upper)
+    np.testing.assert_array_equal(solution.value[on_bound], theirs.x[on_bound])
+
+
+def test_non_negative_least_squares():
+    """Half of the bounds are active."""
+    data = sklearn.datasets.load_diabetes(scaled=False)
+    x = (data.data - data.data.mean(0)) / data.data.std(0)
+    y = data.target - data.target.mean()
+    solver = RpropMinimiser(1e-8, lower=0.0)
+    solution = optimistix.minimise(
+        lambda w, args: jnp.mean((args[0] @ w - args[1]) ** 2),
+        solver,
+        jnp.zeros(10),
+        args=(jnp.asarray(x), jnp.asarray(y)),
+        max_steps=5000,
+    )
+    expected, _ = scipy.optimize.nnls(x, y)
+    assert np.sum(expected == 0) == 5
+    np.testing.assert_array_equal(solution.value == 0, expected == 0)
+    np.testing.assert_allclose(solution.value, expected, atol=1e-6)
