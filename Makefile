@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format mutate clean
+.PHONY: help demo test bench figures docs serve lint format mutate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,10 +19,21 @@ demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD
 	@$(BIN)/python examples/digits.py
 
 test: $(VENV)/test ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
-	@$(BIN)/python examples/step_time.py
+	@$(BIN)/python benchmarks/step_time.py
+
+figures: $(VENV)/examples ## Draw the pictures of README and the documentation anew
+	@$(BIN)/python examples/digits.py && $(BIN)/python examples/when_not_to_use_it.py
+	cp figures/digits.png figures/when_not_to_use_it.png docs/images/
+
+docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "Open docs/_build/index.html"
+
+serve: docs ## Build the documentation and show it at http://localhost:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
 lint: $(VENV)/lint ## Check style and types
 	$(BIN)/ruff check .

@@ -32,9 +32,11 @@ OPTIONS = {
     "bfloat16 steps": {"step_dtype": "bfloat16"},
     "undo_nonfinite": {"undo_nonfinite": True},
     "bounds, undo_nonfinite": {"undo_nonfinite": True, **BOX},
+    "bfloat16 weights": {},
     "complex": {},
 }
-MINUS = ("plain", "bounds", "bfloat16 steps", "complex")
+TYPES = {"bfloat16 weights": jnp.bfloat16, "complex": jnp.complex64}  # of weights; else float32
+MINUS = ("plain", "bounds", "bfloat16 steps", "bfloat16 weights", "complex")
 NAMES = {
     "irprop_minus": MINUS,
     "irprop_plus": OPTIONS,
@@ -57,8 +59,7 @@ def cases():
     for name, options in NAMES.items():
         for option in options:
             optimizer = getattr(optax_rprop, name)(0.01, **OPTIONS[option])
-            dtype = jnp.complex64 if option == "complex" else jnp.float32
-            yield name, option, optimizer, dtype
+            yield name, option, optimizer, TYPES.get(option, jnp.float32)
     for name, make in OTHERS.items():
         yield name, "plain", make(0.01), jnp.float32
 

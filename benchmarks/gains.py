@@ -16,9 +16,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from common import COLORS, apply_network, arguments, finish, init_network
-from optax_rprop.contrib import scale_by_adaptive_gains
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from tqdm import tqdm
+
+from optax_rprop.contrib import scale_by_adaptive_gains
 
 GAINS = {  # what is given to scale_by_adaptive_gains; held at 1, gains change nothing
     "alone": {"min_gain": 1.0, "max_gain": 1.0},

@@ -1,5 +1,4 @@
-"""
-A network learns to read digits
+"""A network learns to read digits
 ===============================
 
 The full-batch case that Rprop is made for: 9,610 weights, and every step sees all 1,437 scans.

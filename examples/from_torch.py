@@ -1,5 +1,4 @@
-"""
-From PyTorch
+"""From PyTorch
 ============
 
 ``optax_rprop.rprop`` is the rule of ``torch.optim.Rprop``: here two linear layers train with both

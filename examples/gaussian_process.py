@@ -1,5 +1,4 @@
-"""
-Hyperparameters of a Gaussian process
+"""Hyperparameters of a Gaussian process
 =====================================
 
 What Rprop is often chosen for (libgp and limbo use it): twelve hyperparameters, an exact gradient,

@@ -1,5 +1,4 @@
-"""
-The size of the gradient does not matter
+"""The size of the gradient does not matter
 ========================================
 
 A function and four copies of it, multiplied by 1e-30, 0.01, 100 and 1e30, all from the same start.
@@ -44,17 +43,17 @@ def path(optimizer, scale):
 # %%
 # Each row is one optimizer on the five copies.
 paths = {}
-print("x at the end:     " + "".join(f"{scale:>12g}" for scale in SCALES))
+print("x at the end:       " + "".join(f"{scale:>12g}" for scale in SCALES))
 for make in (
     optax.sgd,
     optax_rprop.irprop_minus,
     optax_rprop.irprop_plus,
     optax_rprop.rprop_plus,
     optax_rprop.rprop_minus,
-    # SHARK
+    optax_rprop.shark_irprop_minus,
 ):
     of_scales = np.array([path(make(0.1), scale) for scale in SCALES])
-    print(f"{make.__name__:18}" + "".join(f"{x:12.2g}" for x in of_scales[:, -1]))
+    print(f"{make.__name__:20}" + "".join(f"{x:12.2g}" for x in of_scales[:, -1]))
     paths[make.__name__] = of_scales
     if make is not optax.sgd:
         assert np.all(of_scales == of_scales[0])  # every bit of every step

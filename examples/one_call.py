@@ -1,5 +1,4 @@
-"""
-A fit in one call
+"""A fit in one call
 =================
 
 Silver that neutrons have activated decays as two isotopes at once, above a constant background. The

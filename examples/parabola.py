@@ -1,5 +1,4 @@
-"""
-One weight on a parabola
+"""One weight on a parabola
 ========================
 
 The smallest example, x² from x = 5. The step size grows by 1.2 while the slope keeps its sign, and

@@ -1,5 +1,4 @@
-"""
-A physics fit: a step size and a bound for each parameter
+"""A physics fit: a step size and a bound for each parameter
 =========================================================
 
 An enzyme turns over its substrate, dS/dt = -Vmax S / (Km + S), and a detector counts gain * S. Vmax

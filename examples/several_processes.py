@@ -1,5 +1,4 @@
-"""
-Several processes train one model
+"""Several processes train one model
 =================================
 
 Two processes, each with half of the rows, train as one process with all of them: here to the same
@@ -35,7 +34,7 @@ if process is None:
         address = "{}:{}".format(*free.getsockname())
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, sys.argv[0]],
             env={**os.environ, "PROCESS": str(i), "ADDRESS": address, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.DEVNULL,
         )

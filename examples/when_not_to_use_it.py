@@ -1,5 +1,4 @@
-"""
-When not to use it: mini-batches
+"""When not to use it: mini-batches
 ================================
 
 Geoffrey Hinton's example (lecture 6e of "Neural networks for machine learning", 2012): nine

@@ -119,7 +119,7 @@ def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
     """Raises ValueError for a step size that no state can have."""
     if is_known(step_sizes):
         parts = np.asarray(step_sizes)
-        parts = np.stack([parts.real, parts.imag]) if np.iscomplexobj(parts) else parts
+        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
         parts = parts.astype(np.float64)
         bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
         if bad.any():

@@ -122,7 +122,7 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: dict[str, Any
             )
     if is_known(parameter):
         start = np.asarray(parameter)
-        start = np.stack([start.real, start.imag])
+        start = np.stack([np.real(start), np.imag(start)])
         low, high = (
             np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
             for name, end in (("lower", -np.inf), ("upper", np.inf))
@@ -244,7 +244,7 @@ def _cast(given: Factors, dtype: jax.typing.DTypeLike) -> Factors:
 def factors(given: dict[str, Any], tree: Any, dtypes: list) -> list[Factors | None]:
     """The factors and limits of each leaf, whose state has the type in `dtypes`, or is None."""
     numbers = Factors(*(given[name] for name in Factors._fields))
-    of_type = {None: [None] * len(dtypes)}
+    of_type: dict[Any, list] = {None: [None] * len(dtypes)}
     for dtype in {dtype for dtype in dtypes if dtype is not None}:
         columns = zip(Factors._fields, _cast(numbers, dtype), strict=True)
         of_type[dtype] = list(map(Factors, *(per_leaf(*column, tree) for column in columns)))

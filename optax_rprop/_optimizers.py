@@ -5,7 +5,7 @@ Their docstrings say what is each one's own; `_documented` adds what all share.
 
 import inspect
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import optax
 from jax.typing import DTypeLike
@@ -14,6 +14,7 @@ from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._transform import scale_by_rprop
 
 _Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
+Made = TypeVar("Made", bound=Callable[..., _Optimizer])
 
 _SHARED = r"""
 Here :math:`g_t` is the gradient of one weight :math:`w_t`, :math:`\Delta_t` its step size, and
@@ -87,13 +88,15 @@ _UNDO_NONFINITE = """
     too. Not for mini-batches."""
 
 
-def _documented(optimizer: Callable[..., _Optimizer]) -> Callable[..., _Optimizer]:
+def _documented(optimizer: Made) -> Made:
     """Puts what all optimizers share into a docstring, before its references."""
+    if not optimizer.__doc__:  # under python -OO
+        return optimizer
     undoes = "undo_nonfinite" in inspect.signature(optimizer).parameters
     shared = _SHARED.replace("UNDO_NONFINITE", _UNDO_NONFINITE if undoes else "")
     shared = shared.replace("NAME", optimizer.__name__)
     shared = shared.replace("VALUE", ", value=value" if "`value`" in optimizer.__doc__ else "")
-    own, references = inspect.getdoc(optimizer).split("References:")
+    own, references = inspect.cleandoc(optimizer.__doc__).split("References:")
     optimizer.__doc__ = f"{own.rstrip()}\n{shared}References:{references}"
     return optimizer
 

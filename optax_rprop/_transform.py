@@ -82,7 +82,7 @@ def scale_by_rprop(
         upper=upper,
     )
 
-    def init(params: optax.Params) -> ScaleByRpropState:
+    def init(params: optax.Params) -> Any:
         leaves, treedef = _hyperparameters.flatten(params)
         packed = []
         for (path, leaf), own in zip(leaves, _hyperparameters.own(given, params), strict=True):
@@ -97,12 +97,12 @@ def scale_by_rprop(
 
     def update(
         updates: optax.Updates,
-        state: ScaleByRpropState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         value: jax.typing.ArrayLike | None = None,
         **extra_args: object,
-    ) -> tuple[optax.Updates, ScaleByRpropState]:
+    ) -> tuple[optax.Updates, Any]:
         del extra_args
         _errors.check_state(state, ScaleByRpropState)
         rose, finite, prev_value = False, True, state.prev_value

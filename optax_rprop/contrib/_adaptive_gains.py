@@ -28,8 +28,8 @@ class ScaleByAdaptiveGainsState(NamedTuple):
       {'w': Array([1., 1.], dtype=float32)}
     """
 
-    gains: Any
-    averages: Any
+    gains: optax.Params
+    averages: optax.Params
 
 
 def scale_by_adaptive_gains(
@@ -125,7 +125,7 @@ def scale_by_adaptive_gains(
     _check_hyperparameters(hyperparameters)
     numbers = tuple(hyperparameters.values())
 
-    def init(params: Any) -> Any:
+    def init(params: optax.Params) -> Any:
         known = {n: x for n, x in hyperparameters.items() if _hyperparameters.is_known(x)}
         _hyperparameters.check(known, _RANGES)
 
@@ -139,7 +139,12 @@ def scale_by_adaptive_gains(
         gains = jax.tree.map(lambda zeros: by_parts(lambda part: part + 1, zeros), averages)
         return ScaleByAdaptiveGainsState(gains, averages)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra_args: object,
+    ) -> tuple[optax.Updates, Any]:
         del params, extra_args
         _errors.check_state(state, ScaleByAdaptiveGainsState)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)

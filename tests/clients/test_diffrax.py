@@ -50,6 +50,7 @@ def model():
     return Func(mlp)
 
 
+@eqx.filter_jit
 def loss(model, times, paths):
     predicted = jax.vmap(solve, (None, None, 0))(model, times, paths[:, 0])
     return jnp.mean((paths - predicted) ** 2)

@@ -1,5 +1,6 @@
 """GPJax: marginal likelihood of a Gaussian process on scikit-learn's diabetes data."""
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -11,6 +12,7 @@ datasets = pytest.importorskip("sklearn.datasets")
 pytestmark = pytest.mark.usefixtures("x64")
 
 
+@jax.jit
 def loss(posterior, data):
     return -gpx.objectives.conjugate_mll(posterior, data)
 

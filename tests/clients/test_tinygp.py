@@ -19,6 +19,7 @@ def loss():
     ppm = data["co2"].to_numpy()
     year, ppm = year[year < 1996][::8], ppm[year < 1996][::8]  # one week in eight
 
+    @jax.jit
     def loss(theta):
         kernels = tinygp.kernels
         amplitudes, scales = jnp.exp(theta["log_amps"]), jnp.exp(theta["log_scales"])

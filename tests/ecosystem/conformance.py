@@ -60,10 +60,8 @@ NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
 every_optimizer = parametrize(OPTIMIZERS)
 every_plain_optimizer = parametrize(PLAIN)
 # What follows the loss: rprop_plus takes it where it may undo what is not finite.
-TAKE_LOSS = [
-    *NEED_LOSS,
-    *(make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"),
-]
+UNDOING = [make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"]
+TAKE_LOSS = [*NEED_LOSS, *UNDOING]
 every_optimizer_without_loss = every_optimizer_but(*TAKE_LOSS)
 
 STEPS = 30

@@ -1,0 +1,69 @@
+"""The documentation site: `make docs` builds it."""
+
+import sys
+from pathlib import Path
+
+import jax
+
+import optax_rprop
+
+sys.path.insert(0, str(Path(__file__).parent))  # for "conf.fresh_jax"
+
+
+def fresh_jax(gallery_conf: dict, script: str) -> None:
+    """Undoes what a script of the gallery switched on: all run in one process."""
+    jax.config.update("jax_enable_x64", False)
+
+
+project = "optax_rprop"
+author = "The optax_rprop authors"
+copyright = author
+release = version = optax_rprop.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+nitpicky = True
+add_function_parentheses = False
+# In docstrings, `name` links to a public name, and is plain code where it is none.
+default_role = "py:obj"
+nitpick_ignore_regex = [("py:obj", ".*")]
+
+html_theme = "furo"
+html_title = "optax_rprop"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"  # the arguments' descriptions say what each may be
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    # Not the script that starts itself a second time, as another process.
+    "filename_pattern": r"^(?!.*several_processes)",
+    "within_subsection_order": "FileNameSortKey",
+    "reset_modules": ("matplotlib", "conf.fresh_jax"),
+    "abort_on_example_error": True,
+    "copyfile_regex": "",
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "remove_config_comments": True,
+}
