@@ -1,6 +1,5 @@
 """Rprop as a minimiser for Optimistix: it stops by itself."""
 
-import functools
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -37,11 +36,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     every step size is at most `tolerance` / 1024, or as small as the rounding of its weight.
     Step sizes shrink only where a gradient changes sign, so success promises for each weight
     that its gradient changes sign within less than `tolerance`, or is exactly zero, or pushes
-    it against a bound.
-
-    Where weights depend on each other, each may meet this before the minimum is near: in a
-    narrow valley across the axes. That is what the 1024 is for. In a valley many thousand
-    times longer than wide, the minimum can still be farther away than `tolerance`.
+    it against a bound. In a narrow valley across the axes, all may meet this before the
+    minimum is near, which is what the 1024 is for; in a valley many thousand times longer
+    than wide, the minimum can still be farther away than `tolerance`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `fn`
@@ -56,12 +53,11 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         of the weights.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
-      max_step_size: the default is the largest that there is: no weight is out of reach.
+      max_step_size: by default the largest that there is: no weight is out of reach.
       rule: as for `optax_rprop.scale_by_rprop`.
       lower: bounds below the weights (default: none).
       upper: bounds above them.
-      verbose: True prints each step; or a function that takes its values as keywords, each a
-        pair of a name and an array, as in Optimistix's own solvers.
+      verbose: True to print each step, or a function, as in Optimistix's own solvers.
 
     Raises:
       ValueError: if the tolerance is not above 0; see `optax_rprop.irprop_plus` for others.
@@ -103,7 +99,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         if isinstance(tolerance, (int, float)) and not tolerance > 0:
             raise ValueError(f"tolerance={tolerance!r} must be above 0.")
         self.rtol, self.atol, self.norm = 0.0, tolerance, optx.max_norm
-        self.learning_rate = learning_rate
+        self.learning_rate, self.rule = learning_rate, rule
         self.hyperparameters = {
             "eta_minus": eta_minus,
             "eta_plus": eta_plus,
@@ -111,10 +107,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             "lower": lower,
             "upper": upper,
         }
-        self.rule = rule
-        self.verbose = verbose if callable(verbose) else functools.partial(_print, bool(verbose))
-        # Raises its errors here.
-        self._rprop(max_step_size if learning_rate is None else learning_rate)
+        self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
+        self._rprop(1e-18 if learning_rate is None else learning_rate)  # raises its errors here
 
     def _rprop(
         self, learning_rate: PyTree[ArrayLike], min_step_size: PyTree[ArrayLike] = 0.0
@@ -174,9 +168,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
         """Stops where every weight is done, or where `fn` is lost."""
         waiting = _any(jax.tree.map(_waiting, state.rprop.packed, self._done(state.y)))
-        lost = ~jnp.isfinite(state.f)
-        if RULES[self.rule].undoes:
-            lost &= state.num_steps == 1
+        for_good = (state.num_steps == 1) | (not RULES[self.rule].undoes)
+        lost = ~jnp.isfinite(state.f) & for_good
         result = optx.RESULTS.where(lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
         return lost | ~waiting, result
 
@@ -197,7 +190,10 @@ def _any(masks: PyTree[Array]) -> Scalar:
     return jnp.array([jnp.any(mask) for mask in jax.tree.leaves(masks)], dtype=bool).any()
 
 
-def _print(verbose: bool, /, **values: tuple[str, Array]) -> None:
-    if verbose:
-        text = ", ".join(f"{name}: {{}}" for name, _ in values.values())
-        jax.debug.print(text, *(value for _, value in values.values()))
+def _print(**values: tuple[str, Array]) -> None:
+    text = ", ".join(f"{name}: {{}}" for name, _ in values.values())
+    jax.debug.print(text, *(value for _, value in values.values()))
+
+
+def _quiet(**values: tuple[str, Array]) -> None:
+    del values
