@@ -133,10 +133,10 @@ def irprop_minus(
     :math:`\Delta_t` as it is.
 
     References:
-      Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
-      on Neural Computation, 2000.
-      Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-      Neurocomputing 50, 2003.
+      - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
+        on Neural Computation, 2000.
+      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("irprop_minus", numbers, step_dtype, lower, upper)
@@ -174,10 +174,10 @@ def irprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     References:
-      Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
-      on Neural Computation, 2000.
-      Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-      Neurocomputing 50, 2003.
+      - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
+        on Neural Computation, 2000.
+      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
@@ -209,10 +209,10 @@ def rprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     References:
-      Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
-      the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
-      Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-      Neurocomputing 50, 2003.
+      - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
+        the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
+      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
@@ -241,10 +241,10 @@ def rprop_minus(
     The sign of every gradient is remembered.
 
     References:
-      Riedmiller, "Rprop: description and implementation details", technical report,
-      University of Karlsruhe, 1994.
-      Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-      Neurocomputing 50, 2003.
+      - Riedmiller, "Rprop: description and implementation details", technical report,
+        University of Karlsruhe, 1994.
+      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("rprop_minus", numbers, step_dtype, lower, upper)
@@ -272,8 +272,8 @@ def shark_irprop_minus(
     After :math:`s_t < 0` the remembered sign is 0.
 
     References:
-      Igel, Heidrich-Meisner and Glasmachers, "Shark", Journal of Machine Learning Research
-      9, 2008.
+      - Igel, Heidrich-Meisner and Glasmachers, "Shark", Journal of Machine Learning Research
+        9, 2008.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("shark_irprop_minus", numbers, step_dtype, lower, upper)

@@ -34,12 +34,12 @@ class ScaleByRpropState(NamedTuple):
 
     @property
     def step_sizes(self) -> optax.Params:
-        """The step sizes, in the parameters' units: a pytree shaped like them."""
+        """The step sizes, in the parameters' units, as a pytree shaped like them."""
         return jax.tree.map(lambda packed: by_parts(_packing.step_size, packed), self.packed)
 
     @property
     def prev_signs(self) -> optax.Params:
-        """The remembered signs, int8, -1, 0 (none) or 1: a pytree shaped like the parameters.
+        """The remembered signs, -1, 0 (none) or 1, as a pytree of int8 shaped like the parameters.
 
         A complex leaf gives a complex array: a sign for either part.
         """
