@@ -94,8 +94,8 @@ def one_step(start):
 
 
 # %%
-# Where the loss is a small sum of squares and its parameters are rescaled, Levenberg-Marquardt is
-# better still.
+# Where the loss is a small sum of squares and its parameters are rescaled, Levenberg-Marquardt
+# arrives sooner.
 def levenberg_marquardt(start):
     found = optimistix.least_squares(
         lambda scaled, _: residuals(jax.tree.map(jnp.multiply, scaled, start)),
