@@ -29,7 +29,7 @@ figures: $(VENV)/examples ## Draw the pictures of README and the documentation a
 	cp figures/digits.png figures/when_not_to_use_it.png docs/images/
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q $(DOCS_OPTIONS) -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
 serve: docs ## Build the documentation and show it at http://localhost:8000
