@@ -32,34 +32,33 @@ METHODS = {
 }
 
 
-def quadratic(condition, key):
+def quadratic(key, condition):
     rotation_key, start_key = jax.random.split(key)
     rotation = jax.random.orthogonal(rotation_key, 20)
-    eigenvalues = jnp.geomspace(1, condition, 20)
+    eigenvalues = condition ** jnp.linspace(0, 1, 20)
     return lambda x: 0.5 * eigenvalues @ (rotation @ x) ** 2, jax.random.normal(start_key, 20)
 
 
-def rosenbrock(key):
+def rosenbrock(key, _):
     def objective(x):
         return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
     return objective, jax.random.normal(key, 5)
 
 
-PROBLEMS = {  # what makes a function and a start from a key, and the loss to reach
-    "quadratic, condition 10": (functools.partial(quadratic, 10), 1e-10),
-    "quadratic, condition 100": (functools.partial(quadratic, 100), 1e-10),
-    "quadratic, condition 1000": (functools.partial(quadratic, 1000), 1e-10),
-    "Rosenbrock": (rosenbrock, 1e-8),
+PROBLEMS = {  # what makes a function and a start from a key, the condition, the loss to reach
+    "quadratic, condition 10": (quadratic, 10.0, 1e-10),
+    "quadratic, condition 100": (quadratic, 100.0, 1e-10),
+    "quadratic, condition 1000": (quadratic, 1000.0, 1e-10),
+    "Rosenbrock": (rosenbrock, 0.0, 1e-8),
 }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3))
-@functools.partial(jax.vmap, in_axes=(None, None, 0, None))
-def run(name, problem, key, limit):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, 0, None, None, None))
+def run(name, make, key, condition, target, limit):
     """The iterations until the loss is at the target, and the last loss."""
-    make, target = PROBLEMS[problem]
-    return count_iterations(METHODS[name], *make(key), target, limit)
+    return count_iterations(METHODS[name], *make(key, condition), target, limit)
 
 
 def main():
@@ -71,10 +70,12 @@ def main():
     numbers = {problem: {} for problem in PROBLEMS}
     print(f"Median iterations of {options.seeds} seeds (in brackets: how many reached the target)")
     for panel, (problem, found) in zip(panels, tqdm(numbers.items(), leave=False), strict=True):
+        make, condition, target = PROBLEMS[problem]
         cells = []
         for row, name in enumerate(METHODS):
-            count, last = map(np.asarray, run(name, problem, keys, options.limit))
-            reached = count[last <= PROBLEMS[problem][1]]
+            count, last = run(name, make, keys, condition, target, options.limit)
+            count, last = np.asarray(count), np.asarray(last)
+            reached = count[last <= target]
             median = np.median(count)
             found[name] = {
                 "iterations": count.tolist(),
@@ -86,7 +87,7 @@ def main():
             panel.plot(reached, np.full(len(reached), row), "|", color=COLORS[name], ms=11)
             panel.annotate(f"{median:.0f}", (median, row - 0.22), ha="center", va="bottom")
         tqdm.write(f"{problem:27}" + "   ".join(cells))
-        panel.set(title=problem, xlabel=f"iterations to a loss of {PROBLEMS[problem][1]:.0e}")
+        panel.set(title=problem, xlabel=f"iterations to a loss of {target:.0e}")
         panel.set_xlim(0, 1.15 * panel.get_xlim()[1])
     panels[0].set_yticks(range(len(METHODS)), METHODS)
     panels[0].set_ylim(len(METHODS) - 0.6, -0.75)
