@@ -17,7 +17,8 @@ def run(script, folder, **environment):
     ran = subprocess.run(
         [sys.executable, "-W", "error", script],
         cwd=folder,
-        env={**inherited, "MPLBACKEND": "Agg", **environment},
+        # Beside other tests, the threads of a BLAS spin: ten times the time on small matrices.
+        env={**inherited, "MPLBACKEND": "Agg", "OPENBLAS_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=600,
