@@ -54,6 +54,8 @@ def blocks(language):
 def test_readme_example(index, tmp_path, monkeypatch):
     """Each block in turn, after those before it, as a reader would run them."""
     monkeypatch.chdir(tmp_path)
+    if any("optimistix" in block for block in blocks("python")[: index + 1]):
+        pytest.importorskip("optimistix")
     namespace = {}
     for block in blocks("python")[: index + 1]:
         exec(compile(block, "README.md", "exec"), namespace)

@@ -57,12 +57,10 @@ def test_a_prefix_is_each_weights_own_number(rule, prefix, numbers, argument):
     others = {"min_step_size": 0.05, "max_step_size": 2.0, "learning_rate": 1.0}
     if argument == "max_step_size":
         others["learning_rate"] = 0.07
-    if argument == "eta_minus":
-        prefix = jax.tree.map(lambda number: number * 0.9, prefix)
-        numbers = [0.9 * number for number in numbers]
-    if argument == "eta_plus":
-        prefix = jax.tree.map(lambda number: number + 1, prefix)
-        numbers = [number + 1 for number in numbers]
+    # Powers of two, so that the prefix's float32 and Python's numbers stay equal.
+    scale = {"eta_minus": 0.5, "eta_plus": 16.0}.get(argument, 1.0)
+    prefix = jax.tree.map(lambda number: number * scale, prefix)
+    numbers = [number * scale for number in numbers]
     make = getattr(optax_rprop, rule)
     together = streams.run(make(**{**others, argument: prefix}), PARAMS, as_tree(GRADIENTS), LOSSES)
     alone = jax.vmap(
