@@ -189,14 +189,10 @@ def main():
     parser.add_argument("--evaluations", type=int, default=1000, help="for each run (1000)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
     parser.add_argument("--noise", type=float, default=0.0, help="relative, in every gradient")
-    parser.add_argument(
-        "--out", type=Path, default=Path("figures/cutest.jsonl"), help="where runs go"
-    )
+    parser.add_argument("--out", type=Path, default=Path("figures/cutest.jsonl"), help="of runs")
     parser.add_argument("--from", dest="source", type=Path, nargs="+", help="read, do not run")
     parser.add_argument("--json", type=Path, help="where the counts go, as .json.gz")
-    parser.add_argument(
-        "--plot", type=Path, default=Path("figures/cutest.png"), help="where the plot goes"
-    )
+    parser.add_argument("--plot", type=Path, default=Path("figures/cutest.png"), help="of the plot")
     arguments = parser.parse_args()
     if not arguments.source:
         wanted = set(arguments.optimizers or filter(in_default_run, every))
