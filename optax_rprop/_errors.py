@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_rprop import _packing
-from optax_rprop._hyperparameters import is_known, name_of
+from optax_rprop._hyperparameters import is_known, name_of, real_parts
 
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 
@@ -118,9 +118,7 @@ def check_params(params: Any) -> None:
 def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
     """Raises ValueError for a step size that no state can have."""
     if is_known(step_sizes):
-        parts = np.asarray(step_sizes)
-        parts = np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
-        parts = parts.astype(np.float64)
+        parts = real_parts(step_sizes).astype(np.float64)
         bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
         if bad.any():
             raise ValueError(

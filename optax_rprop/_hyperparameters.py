@@ -121,14 +121,12 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: dict[str, Any
                 "step_dtype='float32'."
             )
     if is_known(parameter):
-        start = np.asarray(parameter)
-        start = np.stack([np.real(start), np.imag(start)])
+        start = real_parts(parameter)
         low, high = (
             np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
             for name, end in (("lower", -np.inf), ("upper", np.inf))
         )
         outside = (start < low) | (start > high)
-        outside[1] &= np.iscomplexobj(parameter)
         if outside.any():
             raise ValueError(
                 f"parameter {name_of(path)} starts at {float(start[outside][0]):g}, outside "
@@ -141,6 +139,12 @@ def is_known(value: Any) -> bool:
     if isinstance(value, jax.Array):
         return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
     return isinstance(value, NUMBERS)
+
+
+def real_parts(array: Any) -> np.ndarray:
+    """The numbers in a known array, the parts of complex ones side by side."""
+    parts = np.asarray(array)
+    return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
 
 
 def name_of(path: tuple) -> str:

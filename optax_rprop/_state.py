@@ -207,15 +207,15 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
     states = _find(opt_state)
     _errors.check_found(states, opt_state)
     _errors.check_tolerance(tolerance)
-
-    def done(packed: jax.Array) -> jax.Array:
-        small = _packing.step_size(packed) <= jnp.asarray(tolerance, dtype=packed.dtype)
-        return jnp.all(small | _packing.is_idle(packed))
-
     leaves = jax.tree.leaves([state.packed for state in states])
-    parts = [part for leaf in leaves for part in _parts(leaf)]
-    return jnp.all(jnp.array([done(part) for part in parts], dtype=bool))
+    return jnp.all(jnp.array([is_done(leaf, tolerance) for leaf in leaves], dtype=bool))
 
 
-def _parts(array: jax.Array) -> tuple[jax.Array, ...]:
-    return (lax.real(array), lax.imag(array)) if is_complex(array) else (array,)
+def is_done(packed: jax.Array, tolerance: jax.typing.ArrayLike) -> jax.Array:
+    """Whether every weight of an array is idle, or its step size at or below a tolerance."""
+
+    def waiting(part: jax.Array) -> jax.Array:
+        small = _packing.step_size(part) <= jnp.asarray(tolerance, dtype=part.dtype)
+        return jnp.any(~(small | _packing.is_idle(part))).astype(part.dtype)
+
+    return by_parts(waiting, packed) == 0

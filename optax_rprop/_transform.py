@@ -117,14 +117,12 @@ def scale_by_rprop(
 
         leaves, treedef = _hyperparameters.flatten(updates)
         packed = treedef.flatten_up_to(state.packed)
+        dtypes = []
         for (path, gradient), old in zip(leaves, packed, strict=True):
             if gradient is not None:
                 _errors.check_alike(path, "the gradient", gradient, "the state", old)
                 _errors.check_packed(path, old.dtype)
-        dtypes = [
-            None if gradient is None else old.dtype
-            for (_, gradient), old in zip(leaves, packed, strict=True)
-        ]
+            dtypes.append(None if gradient is None else old.dtype)
         factors = _hyperparameters.factors(given, updates, dtypes)
         bounds = parameters = [None] * len(leaves)
         if bounded:

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
 from optax_rprop import _packing
 from optax_rprop._rules import RULES
-from optax_rprop._state import step_sizes
+from optax_rprop._state import is_done, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 Y = TypeVar("Y")
@@ -167,7 +167,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
         """Stops where every weight is done, or where `fn` is lost."""
-        waiting = _any(jax.tree.map(_waiting, state.rprop.packed, self._done(state.y)))
+        done = jax.tree.map(is_done, state.rprop.packed, self._done(state.y))
+        waiting = ~jnp.array(jax.tree.leaves(done), dtype=bool).all()
         for_good = (state.num_steps == 1) | (not RULES[self.rule].undoes)
         lost = ~jnp.isfinite(state.f) & for_good
         result = optx.RESULTS.where(lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
@@ -178,12 +179,6 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     ) -> tuple[Y, Aux, dict[str, PyTree[ArrayLike]]]:
         """The last point at which `fn` was evaluated, not the one after it."""
         return state.y, aux, {}
-
-
-def _waiting(packed: Array, done: Array) -> Array:
-    """Where a weight is not done: `optax_rprop.converged`, with a tolerance for each."""
-    parts = jnp.stack([packed.real, packed.imag] if jnp.iscomplexobj(packed) else [packed])
-    return (_packing.step_size(parts) > done[None]) & ~_packing.is_idle(parts)
 
 
 def _any(masks: PyTree[Array]) -> Scalar:

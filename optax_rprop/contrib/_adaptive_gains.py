@@ -71,7 +71,7 @@ def scale_by_adaptive_gains(
     Hinton's factor of 0.95, it stays around 1 where one in two agrees. Adam's updates
     are averages already and agree more: with them, take an `average_decay` of 0.99.
     (That learns faster after RMSprop too, but drifts where rare large gradients oppose
-    frequent small ones: examples/gains.py measures both.)
+    frequent small ones: benchmarks/gains.py measures both.)
 
     Args:
       increase: what is added to a gain, a number without unit above 0, where the
