@@ -16,9 +16,8 @@ import numpy as np
 import optax
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from jax.scipy.stats import multivariate_normal
 from sklearn.datasets import load_diabetes
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 import optax_rprop
 
@@ -38,24 +37,20 @@ def negative_log_likelihood(params):  # Rasmussen & Williams 2006, equation 2.30
     half_squared_distances = (squares[:, None] + squares) / 2 - scaled @ scaled.T
     kernel = jnp.exp(2 * params["log_amplitude"] - half_squared_distances)
     noise = jnp.exp(2 * params["log_noise"]) * jnp.eye(len(inputs))
-    factor = jnp.linalg.cholesky(kernel + noise)
-    whitened = jax.scipy.linalg.solve_triangular(factor, targets, lower=True)
-    size = len(targets) * jnp.log(2 * jnp.pi)
-    return whitened @ whitened / 2 + jnp.sum(jnp.log(jnp.diag(factor))) + size / 2
+    return -multivariate_normal.logpdf(targets, jnp.zeros_like(targets), kernel + noise)
 
 
 def fit(optimizer, params):
     """One evaluation a step: the value of each."""
-    optimizer = optax.with_extra_args_support(optimizer)
-    update = jax.jit(optimizer.update)
-    opt_state = optimizer.init(params)
-    values = []
-    for _ in range(EVALUATIONS):
+
+    def step(carry, _):
+        params, opt_state = carry
         value, gradient = negative_log_likelihood(params)
-        values.append(float(value))
-        updates, opt_state = update(gradient, opt_state, params, value=value)
-        params = optax.apply_updates(params, updates)
-    return values
+        updates, opt_state = optimizer.update(gradient, opt_state, params, value=value)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    optimizer = optax.with_extra_args_support(optimizer)
+    return np.array(jax.lax.scan(step, (params, optimizer.init(params)), length=EVALUATIONS)[1])
 
 
 def fit_lbfgs(params):
@@ -83,8 +78,6 @@ for panel, lengthscale, noise in zip(panels, (1.0, 3.0), (1.0, 0.3), strict=True
         "log_amplitude": jnp.zeros(()),
         "log_noise": jnp.log(noise),
     }
-    kernel = RBF(np.full(10, lengthscale)) + WhiteKernel(noise**2)
-    peer = GaussianProcessRegressor(kernel, alpha=0, optimizer=None).fit(inputs, targets)
     values = {
         "irprop_plus(0.1)": fit(optax_rprop.irprop_plus(0.1, undo_nonfinite=True), params),
         "adam(0.1)": fit(optax.adam(0.1), params),
@@ -96,7 +89,6 @@ for panel, lengthscale, noise in zip(panels, (1.0, 3.0), (1.0, 0.3), strict=True
     print(f"{title}: negative log likelihood after 10, 20, 30 and 40 evaluations")
     for name, color in zip(lowest, ("red", "blue", "cyan", "gray"), strict=True):
         print(f"{name:20}" + "".join(f"{value:10.3f}" for value in lowest[name][9::10]))
-        assert abs(values[name][0] + peer.log_marginal_likelihood_value_) < 1e-6
         assert lowest["irprop_plus(0.1)"][-1] < lowest[name][-1] + 0.01
         panel.semilogy(lowest[name] - BEST, color=f"tab:{color}", lw=2, label=name)
     assert lowest["irprop_plus(0.1)"][-1] < BEST + 0.01
