@@ -23,7 +23,7 @@ from optax_rprop._rules import Factors
 # A number, an array, or a pytree prefix of the parameters that ends in those.
 PerWeight: TypeAlias = ArrayLike | optax.Params
 
-NUMBERS = (int, float, np.ndarray, np.generic)
+NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _A_STEP = "at most 2**31: it is an absolute step, in the parameters' units"
 _RANGES = {
     "learning_rate": (
@@ -52,6 +52,12 @@ _RANGES = {
     "upper": (lambda x: x > -np.inf, "must be a number; leave it out, or give None, for no bound."),
 }
 _LIMITS = "the first step size must lie in [min_step_size, max_step_size]; move it, or widen them."
+_SCHEDULE = (
+    "Pass a schedule through optax.inject_hyperparams, and of a module its arrays alone: "
+    "eqx.filter(module, eqx.is_inexact_array).",
+    "It is the first step size, and all later ones follow the gradient's signs, so a schedule "
+    "would change nothing; schedule max_step_size, through optax.inject_hyperparams.",
+)
 _ORDERED = (
     ("min_step_size", "max_step_size", "lower the one or raise the other."),
     ("learning_rate", "max_step_size", _LIMITS),
@@ -71,10 +77,8 @@ def given(**hyperparameters: PerWeight | None) -> dict[str, Any]:
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if callable(value):
                 raise TypeError(
-                    f"{name}{jax.tree_util.keystr(path)}={value!r} is a schedule. learning_rate is "
-                    "the first step size, and all later ones follow the gradient's signs: pass a "
-                    "number. Schedule another hyperparameter, such as max_step_size, through "
-                    "optax.inject_hyperparams."
+                    f"{name}{jax.tree_util.keystr(path)}={value!r} is a function; it must be a "
+                    f"number or an array. {_SCHEDULE[name == 'learning_rate']}"
                 )
     check({name: x for name, x in hyperparameters.items() if isinstance(x, NUMBERS)}, _RANGES)
     return {name: jax.tree.map(_as_float, tree) for name, tree in hyperparameters.items()}
@@ -184,7 +188,7 @@ def per_leaf(name: str, value: Any, tree: Any, optional: bool = False) -> list:
             if not optional and leaf is not None:
                 raise ValueError(
                     f"{name} has no value for parameter {name_of(path)}; a prefix of the "
-                    "parameters must reach each of them. (A list is a pytree, no array.)"
+                    "parameters must reach each. (A list or a tuple is a pytree, not an array.)"
                 )
         elif leaf is not None and not _broadcasts(np.shape(values[start]), np.shape(leaf)):
             raise ValueError(

@@ -56,9 +56,9 @@ Returns:
   read with `step_sizes`, `prev_signs` and `converged`.
 
 Raises:
-  TypeError: for a schedule; in `init`, for parameters that are neither floating-point nor
-    complex; in `update`, for gradients of another kind than the parameters, or a state of
-    another optimizer.
+  TypeError: for a function, such as a schedule; in `init`, for parameters that are neither
+    floating-point nor complex; in `update`, for gradients of another kind than the
+    parameters, or a state of another optimizer.
   ValueError: for a number out of range, or learning_rate outside [min_step_size,
     max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
     rounds to 1 in the state's type, or a parameter outside its bounds; in `update`, for

@@ -37,6 +37,7 @@ BAD_VALUES = [
     ({"learning_rate": 1e-7}, r"min_step_size=1e-06 is above learning_rate=1e-07; the first step"),
     ({"step_dtype": "float16"}, r"step_dtype=float16 cannot hold step sizes; use one of bfloat16"),
     ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
+    ({"learning_rate": 1j}, "learning_rate=1j must be real"),
     ({"learning_rate": np.complex64(1 + 2j)}, r"learning_rate=\(1\+2j\) must be real"),
     ({"lower": nan}, r"lower=nan must be a number; leave it out"),
     ({"upper": nan}, r"upper=nan must be a number; leave it out"),
@@ -49,17 +50,21 @@ def test_bad_values(given, message):
         optax_rprop.irprop_plus(**given)
 
 
+FIRST_STEP = "first step size, .* a schedule would change nothing.*inject_hyperparams"
+ARRAYS_ALONE = r"schedule through optax\.inject_hyperparams.* eqx\.filter\("
+
+
 @pytest.mark.parametrize(
-    "given",
+    ("given", "message"),
     [
-        {"learning_rate": optax.linear_schedule(0.1, 0.0, 10)},
-        {"learning_rate": {"w": lambda step: 0.1}},
-        {"eta_plus": lambda step: 1.2},
+        ({"learning_rate": optax.linear_schedule(0.1, 0.0, 10)}, "=<function .*" + FIRST_STEP),
+        ({"learning_rate": {"w": lambda step: 0.1}}, r"\['w'\]=<function .*" + FIRST_STEP),
+        ({"eta_plus": lambda step: 1.2}, "=<function .*" + ARRAYS_ALONE),
+        ({"lower": {"activation": jnp.tanh}}, r"\['activation'\]=.*" + ARRAYS_ALONE),
     ],
 )
-def test_schedules(given):
-    message = r"=<function .* is a schedule\. learning_rate is the first step.*inject_hyperparams"
-    with pytest.raises(TypeError, match=next(iter(given)) + ".*" + message):
+def test_functions(given, message):
+    with pytest.raises(TypeError, match=next(iter(given)) + message):
         optax_rprop.irprop_plus(**given)
 
 
@@ -70,6 +75,7 @@ def test_schedules(given):
         ({"eta_minus": jnp.array(2.0)}, r"eta_minus\['b'\]=2 must lie strictly"),
         ({"learning_rate": {"w": 0.1, "b": -0.2}}, r"learning_rate\['b'\]=-0\.2 must be above 0"),
         ({"learning_rate": {"w": np.full((3, 1), 99.0), "b": 1.0}}, r"\['w'\]=99 is above max_st"),
+        ({"eta_minus": (0.5, 1.2)}, r"eta_minus has no value.*A list or a tuple is a pytree"),
         ({"learning_rate": None}, r"learning_rate has no value for parameter \['b'\]"),
     ],
 )
