@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench figures docs serve lint format mutate clean
+.PHONY: help demo test bench figures docs docs-serve lint format mutate clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/%: pyproject.toml
 	@echo "Setting up $(VENV) (once)..."
@@ -32,7 +32,7 @@ docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q $(DOCS_OPTIONS) -b html docs docs/_build
 	@echo "Open docs/_build/index.html"
 
-serve: docs ## Build the documentation and show it at http://localhost:8000
+docs-serve: docs ## Build the documentation and show it at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build 8000
 
 lint: $(VENV)/lint ## Check style and types

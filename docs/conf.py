@@ -1,7 +1,10 @@
 """The documentation site: `make docs` builds it."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # what the gallery's figures are those of
 
 import jax
 
@@ -56,8 +59,7 @@ napoleon_use_rtype = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # Not the script that starts itself a second time, as another process.
-    "filename_pattern": r"^(?!.*several_processes)",
+    "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("matplotlib", "conf.fresh_jax"),
     "abort_on_example_error": True,
