@@ -30,6 +30,7 @@ figures: $(VENV)/examples ## Draw the pictures of README and the documentation a
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q $(DOCS_OPTIONS) -b html docs docs/_build
+	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "Open docs/_build/index.html"
 
 docs-serve: docs ## Build the documentation and show it at http://localhost:8000
