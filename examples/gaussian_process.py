@@ -4,7 +4,7 @@
 What Rprop is often chosen for (libgp and limbo use it): twelve hyperparameters, an exact gradient,
 and a Cholesky factorization for each evaluation. The data are scikit-learn's diabetes: 442
 patients, 10 inputs, a lengthscale for each. From one start Rprop is ahead of L-BFGS, from the
-other it catches up; it needs no line search.
+other it catches up. It needs no line search.
 """
 
 from pathlib import Path

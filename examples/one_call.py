@@ -1,11 +1,10 @@
 """A fit in one call
 =================
 
-Silver that neutrons have activated decays as two isotopes at once, above a constant background. The
-counts of one such sample, in steps of 15 seconds, give both half-lives. Optimistix runs the loop
-and Rprop says when it is done: the call has a tolerance and bounds, but no learning rate and no
-number of steps to choose. The data are table 8.1 of Bevington and Robinson, *Data Reduction and
-Error Analysis for the Physical Sciences*.
+Activated silver decays as two isotopes at once, above a constant background. The counts of one such
+sample, in steps of 15 seconds, give both half-lives. Optimistix runs the loop and Rprop says when
+it is done: the call has a tolerance and bounds, but no learning rate to choose. The data are table
+8.1 of Bevington and Robinson, *Data Reduction and Error Analysis for the Physical Sciences*.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A physics fit: a step size and a bound for each parameter
 =========================================================
 
-An enzyme turns over its substrate, dS/dt = -Vmax S / (Km + S), and a detector counts gain * S. Vmax
+An enzyme consumes its substrate, dS/dt = -Vmax S / (Km + S), and a detector counts gain * S. Vmax
 is 5e-4, Km 30 and the gain 2000; each fit starts off by a factor of 2 to 5 in all three. No one
 learning rate serves them. Rprop takes a tree of first steps and a tree of lower bounds, both a
 tenth of the start.

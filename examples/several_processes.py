@@ -6,8 +6,8 @@ bits. The step is that of a single process. The batch is one array whose rows li
 processes, and ``jax.jit`` adds up over processes what the loss adds up over rows. All then make the
 same update with the same state, which sends nothing.
 
-Who adds up by hand, with ``jax.lax.pmean`` in ``jax.shard_map``, does so before the update: the
-gradient, not its signs, and for ``irprop_plus`` the loss too.
+With ``jax.lax.pmean`` in ``jax.shard_map``, average before the update: the gradient, not its signs,
+and for ``irprop_plus`` the loss too.
 """
 
 import os

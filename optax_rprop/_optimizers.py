@@ -38,13 +38,13 @@ Args:
   eta_plus: the factor, above 1, that grows a step size where the gradient kept its sign
     (default 1.2).
   min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
-    is a floor on the accuracy: in float64 take 1e-12 or less; 0 is the smallest that the
-    state can hold.
+    is a floor on the accuracy: in float64 take 1e-12 or less; 0 means the smallest that
+    the state can hold, 2**-62 in float32.
   max_step_size: the largest step size, in the units of the parameters, at most 2**31
     (default 50). Raise it for parameters of 1e3 and more.
   step_dtype: the type of real parameters' step sizes: float32, float64, or bfloat16 for 2
-    bytes of state a weight (default: each parameter's own; float32 where that has less
-    range than bfloat16). Inside optax.inject_hyperparams give its name, such as "bfloat16".
+    bytes of state a weight (default: each parameter's own; float32 for float16). Inside
+    optax.inject_hyperparams give its name, such as "bfloat16".
   lower: bounds below the parameters, rounded to their types (default: none). A prefix may
     leave parameters out, or give None for them. A step that would leave the box is cut to
     the largest whose rounded sum with the weight stays inside. `update` needs `params`. Both
@@ -232,8 +232,8 @@ def rprop_minus(
 ) -> _Optimizer:
     r"""Rprop-: where the gradient changes sign, steps back by the smaller step size.
 
-    Rprop without weight-backtracking, the simplest of the family. It alone moves every
-    weight that has a gradient in every step.
+    Rprop without weight-backtracking, the simplest of the family. Unlike the irprop rules,
+    it emits no zero where a sign changes.
 
     .. math::
       w_{t+1} = w_t - \operatorname{sign}(g_t) \Delta_t

@@ -181,8 +181,8 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.
-      tolerance: a number above 0, in the units of the parameters; no less than
-        `min_step_size`, or it may never be reached.
+      tolerance: a number above 0, in the units of the parameters: below every first step
+        size, or it is met at once, and not below `min_step_size`, or it may never be.
 
     Returns:
       A boolean scalar, to be used inside jit and in the condition of a while_loop too.

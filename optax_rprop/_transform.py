@@ -34,9 +34,8 @@ def scale_by_rprop(
     counts on what it emitted. Each optimizer of this package is that chain; see
     `irprop_minus` for the mathematics and the arguments.
 
-    A derivative taken through an update is right where step sizes are of ordinary scale.
-    Where no sign is remembered it passes through a tiny factor, and what is then below the
-    type's range is lost.
+    A derivative taken through an update is right at ordinary scales. A tiny one, below 1e-9
+    or so in float32, may underflow to zero.
 
     Args:
       learning_rate: the first step size.

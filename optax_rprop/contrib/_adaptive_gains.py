@@ -43,8 +43,8 @@ def scale_by_adaptive_gains(
 
     Like Rprop, this adapts a rate for every weight from agreement in sign; unlike
     Rprop, it keeps the size of the updates, and compares each with an average of
-    several batches. Chain it after a direction (`optax.scale_by_rms`,
-    `optax.scale_by_adam`, gradients as they are) and before the learning rate.
+    several batches. Chain it after what makes the update (`optax.scale_by_rms`,
+    `optax.scale_by_adam`, nothing for plain gradients) and before the learning rate.
 
     With :math:`u_t` the incoming update of one weight, :math:`\bar u_t` its running
     average and :math:`\gamma_t` its gain (:math:`\gamma_0 = 1, \bar u_0 = 0`):
