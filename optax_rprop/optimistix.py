@@ -34,11 +34,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     A step is one evaluation of `fn` and its gradient; there is no line search. It stops when
     every step size is at most `tolerance` / 1024, or as small as the rounding of its weight.
-    Step sizes shrink only where a gradient changes sign, so success promises for each weight
-    that its gradient changes sign within less than `tolerance`, or is exactly zero, or pushes
-    it against a bound. In a narrow valley across the axes, all may meet this before the
-    minimum is near, which is what the 1024 is for; in a valley many thousand times longer
-    than wide, the minimum can still be farther away than `tolerance`.
+    Success promises for each weight that its gradient changes sign within less than
+    `tolerance`, or is exactly zero, or pushes it against a bound. In a valley many thousand
+    times longer than wide, the minimum can still be farther away.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `fn`
@@ -47,7 +45,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     called a minimum: give it as a bound.
 
     Args:
-      tolerance: the accuracy that is wanted, in the units of the weights.
+      tolerance: the accuracy that is wanted, in the units of the weights: one for all.
       learning_rate: the first step size (default: 0.01 * abs(y0) + 1e-4). It,
         `max_step_size`, `lower` and `upper` each take a number, an array or a pytree prefix
         of the weights.
