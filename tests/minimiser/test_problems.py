@@ -3,6 +3,8 @@
 A success must be one, and where steps run out Optimistix must say so.
 """
 
+from importlib.util import find_spec
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,11 +121,20 @@ SOLVED = {
 UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PALMER1C", "ROSENBR")
 
 
-@pytest.mark.parametrize("name", [*SOLVED, *UNSOLVED])
-def test_cutest(name):
-    sif2jax = pytest.importorskip("sif2jax", reason="sif2jax has the CUTEst collection")
+@pytest.fixture(scope="module")
+def collection():
+    if find_spec("sif2jax") is None:
+        pytest.skip("sif2jax has the CUTEst collection")
+    import cutest  # the benchmark, which knows how to import it without waiting a minute
+
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        problem = next(p for p in sif2jax.unconstrained_minimisation_problems if p.name == name)
+        return {problem.name: problem for problem in cutest.problems()}
+
+
+@pytest.mark.parametrize("name", [*SOLVED, *UNSOLVED])
+def test_cutest(name, collection):
+    problem = collection[name]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         max_steps = 4000 if name in SOLVED else 1000
         solution = optimistix.minimise(
             problem.objective,
