@@ -79,6 +79,8 @@ def entrants(start, bounded, lower, upper):
         "eta+ 1.1": wide | {"eta_plus": 1.1},
         "eta+ 1.5": wide | {"eta_plus": 1.5},
         "eta- 0.7": wide | {"eta_minus": 0.7},
+        "eta- 0.7, first 0.01|x| + 1e-4": wide
+        | {"eta_minus": 0.7, "learning_rate": 0.01 * size + 1e-4},
     }
     found = {}
     for rule in RULES:

@@ -1,6 +1,7 @@
 """What `cutest.py` has run, read: counts, a table and data profiles (More & Wild 2009)."""
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+KINDS = "without bounds", "with bounds"
 TOLERANCES = (1e-1, 1e-3, 1e-5)
 RATES = {  # of the optimizers that need one: each is run, and the best counts for each problem
     "optax.rprop": (1e-3, 1e-2, 1e-1, 1.0),
@@ -101,7 +103,7 @@ def share_solved(run, names, evaluations):
 def table(summary, evaluations):
     """Prints the share of problems that every optimizer solves, and what was left out."""
     for section, runs in summary["evaluations"].items():
-        for bounded, kind in enumerate(("without bounds", "with bounds")):
+        for bounded, kind in enumerate(KINDS):
             rows, most = [], 0
             for optimizer, run in runs.items():
                 names = [name for name in run if summary["problems"][name]["bounded"] == bounded]
@@ -159,18 +161,20 @@ def _described(summary, name):
 
 def compare(summary, first, second):
     """Prints the problems that one of two optimizers solves and the other does not."""
-    for section, runs in summary["evaluations"].items():
-        for a, b in ((first, second), (second, first)):
-            if a in runs and b in runs:
-                both = [name for name in runs[a] if name in runs[b]]
-                only = [name for name in both if runs[a][name][-1] and not runs[b][name][-1]]
-                print(f"\n{section}, to 1e-5: {a} solves {len(only)} that {b} does not:")
-                variants = [v for v in runs if v.startswith(f"{b} ")]
-                for name in sorted(only):
-                    solve = [v[len(b) + 1 :] for v in variants if (runs[v].get(name) or [0])[-1]]
-                    solve = ["wide"] if "wide" in solve else solve
-                    how = f"; solved by {b} with: {', '.join(solve)}" if solve else ""
-                    print("  " + _described(summary, name) + how)
+    pairs = (first, second), (second, first)
+    for (section, runs), (a, b) in itertools.product(summary["evaluations"].items(), pairs):
+        both = [name for name in runs.get(a, ()) if name in runs.get(b, ())]
+        only = sorted(name for name in both if runs[a][name][-1] and not runs[b][name][-1])
+        variants = [variant for variant in runs if variant.startswith(f"{b} ")]
+        for bounded, kind in enumerate(KINDS):
+            names = [name for name in only if summary["problems"][name]["bounded"] == bounded]
+            if names:
+                print(f"\n{section}, {kind}: {a} solves {len(names)} to 1e-5 that {b} does not:")
+            for name in names:
+                solve = [v[len(b) + 1 :] for v in variants if runs[v].get(name, [None])[-1]]
+                solve = ["wide"] if "wide" in solve else solve
+                how = f"; solved by {b} with: {', '.join(solve)}" if solve else ""
+                print("  " + _described(summary, name) + how)
 
 
 def plot(summary, path: Path):
