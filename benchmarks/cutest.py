@@ -7,10 +7,16 @@ best the smallest loss that anything here finds in float64. An evaluation is a l
 its gradient; those of line searches count. The plots are data profiles (More & Wild 2009):
 the share of problems solved against evaluations.
 
-    python benchmarks/cutest.py --dtype float64 --out cutest.jsonl     # goes on where it stopped
-    python benchmarks/cutest.py --dtype float32 --out cutest.jsonl
-    python benchmarks/cutest.py --from cutest.jsonl --json cutest.json # a table, plots, counts
-    python benchmarks/cutest.py --from docs/data/cutest.json           # those of the docs
+The docs quote docs/data/cutest.json.gz, which the first three commands read; the others run
+anew, half an hour each, and go on where they stopped.
+
+    python benchmarks/cutest.py --from docs/data/cutest.json.gz
+    python benchmarks/cutest.py --from docs/data/cutest.json.gz --problems ROSENBR
+    python benchmarks/cutest.py --from docs/data/cutest.json.gz --compare irprop_minus optax.lbfgs
+    python benchmarks/cutest.py --dtype float64
+    python benchmarks/cutest.py --dtype float32
+    python benchmarks/cutest.py --domain               # NaN outside bounds that are not told
+    python benchmarks/cutest.py --noise 1e-4 --optimizers irprop_minus irprop_plus optax.lbfgs
 """
 
 import argparse
@@ -29,18 +35,22 @@ from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 import optax_rprop
+from optax_rprop.optimistix import RpropMinimiser
 
 sys.path.insert(0, str(Path(__file__).parent))
 import cutest_profiles
 from cutest_profiles import RATES
-from cutest_runs import race, run_optax_lbfgs, run_optimistix, run_scipy, with_noise
-
-try:
-    from optax_rprop.optimistix import RpropMinimiser
-except ImportError:
-    RpropMinimiser = None
+from cutest_runs import (
+    not_a_number_outside,
+    race,
+    run_optax_lbfgs,
+    run_optimistix,
+    run_scipy,
+    with_noise,
+)
 
 MOST_VARIABLES = 2000
+TOO_SLOW = ("CHARDIS0",)  # four million distances an evaluation
 RULES = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
 SEARCHES = ("RpropMinimiser", "optimistix.BFGS", "optax.lbfgs", "SciPy L-BFGS-B", "polish")
 
@@ -69,6 +79,8 @@ def entrants(start, bounded, lower, upper):
         "eta+ 1.1": wide | {"eta_plus": 1.1},
         "eta+ 1.5": wide | {"eta_plus": 1.5},
         "eta- 0.7": wide | {"eta_minus": 0.7},
+        "eta- 0.7, first 0.01|x| + 1e-4": wide
+        | {"eta_minus": 0.7, "learning_rate": 0.01 * size + 1e-4},
     }
     found = {}
     for rule in RULES:
@@ -85,16 +97,11 @@ def entrants(start, bounded, lower, upper):
     return found
 
 
-def in_default_run(name):
-    """Whether it runs without being asked for by name."""
-    return name in RULES or name.split()[-1] == "wide" or name.startswith((*RATES, *SEARCHES))
-
-
 def problems():
     """Yields every problem once."""
-    # This constrained problem is not used, and takes most of a minute to import.
-    stub = types.ModuleType("sif2jax.cutest._constrained_minimisation.cleuven7")
-    stub.CLEUVEN7 = lambda: None
+    # Constrained problems are not used, take a minute to import and switch to float64.
+    stub = types.ModuleType("sif2jax.cutest._constrained_minimisation")
+    stub.__getattr__ = lambda name: type(name, (tuple,), {"__call__": lambda self: self})()
     sys.modules[stub.__name__] = stub
     from sif2jax import cutest
 
@@ -103,15 +110,31 @@ def problems():
     yield from {problem.name: problem for problem in every}.values()
 
 
-def run_problem(problem, wanted, evaluations, noise):
+def scaled_condition(loss, x):
+    """The condition number of the Hessian, with every variable scaled to a curvature of 1."""
+    hessian = np.asarray(jax.jit(jax.hessian(loss))(x), float)
+    scale = np.sqrt(np.abs(np.diag(hessian)))
+    with np.errstate(all="ignore"):
+        hessian = hessian / np.outer(scale, scale)
+        if not np.isfinite(hessian).all():
+            return None
+        eigenvalues = np.abs(np.linalg.eigvalsh(hessian))
+        return float(min(1e30, eigenvalues.max() / eigenvalues.min()))
+
+
+def run_problem(problem, wanted, evaluations, noise, domain):
     """What the problem is, or why it is left out; and the losses of each optimizer's run."""
     start, unravel = ravel_pytree(problem.y0)
     start = start.astype(jax.dtypes.canonicalize_dtype(float))
     bounds = [ravel_pytree(bound)[0] for bound in getattr(problem, "bounds", None) or ()]
     bounded = any(np.isfinite(bound).any() for bound in bounds)
     about = {"n": start.size, "bounded": bounded}
+    if domain and not bounded:
+        return about | {"left_out": "has no bounds"}, {}
     if start.size > MOST_VARIABLES:
         return about | {"left_out": f"more than {MOST_VARIABLES:,} variables"}, {}
+    if problem.name in TOO_SLOW:
+        return about | {"left_out": "takes an hour on its own"}, {}
     lower, upper = -jnp.inf, jnp.inf
     if bounded:
         lower, upper = (jnp.full_like(start, bound) for bound in bounds)
@@ -125,6 +148,9 @@ def run_problem(problem, wanted, evaluations, noise):
         return about | {"left_out": "not finite at the start"}, {}
 
     loss = with_noise(exact, noise)
+    if domain:
+        loss, bounded = not_a_number_outside(loss, lower, upper), False
+        lower, upper = -jnp.inf, jnp.inf
     every = entrants(start, bounded, lower, upper)
     racers = {name: entrant for name, entrant in every.items() if name in wanted}
     raced = race(loss, start, lower, upper, racers, evaluations) if racers else {}
@@ -140,14 +166,17 @@ def run_problem(problem, wanted, evaluations, noise):
         runs["optax.lbfgs"] = run_optax_lbfgs(loss, start, evaluations)
     if "SciPy L-BFGS-B" in wanted:
         runs["SciPy L-BFGS-B"], _ = run_scipy(loss, start, lower, upper, evaluations)
-    if "polish" in wanted and not noise:
+    if "polish" in wanted and start.dtype == jnp.float64 and not noise and not domain:
         best = min(raced.values(), key=lambda run: run[0][-1], default=(None, start))[1]
         ends = []
         for x in (start, best):
             for _ in range(3):  # again from where it stopped, which forgets its curvature
                 x = run_scipy(exact, x, lower, upper, 3000)[1].x
-            ends.append(float(exact(jnp.asarray(x, start.dtype))))
-        runs["polish"] = [np.nanmin(ends)]
+            ends.append(jnp.asarray(x, start.dtype))
+        end = min(ends, key=lambda x: np.nan_to_num(exact(x), nan=np.inf))
+        runs["polish"] = [exact(end)]
+        if start.size <= 100 and not bounded:
+            about["condition"] = scaled_condition(exact, end)
     return about | {"f0": float(value)}, runs
 
 
@@ -156,7 +185,7 @@ def run(arguments, wanted):
     jax.config.update("jax_enable_x64", arguments.dtype == "float64")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.touch()
-    kind = {key: getattr(arguments, key) for key in ("dtype", "noise", "evaluations")}
+    kind = {key: getattr(arguments, key) for key in ("dtype", "noise", "domain", "evaluations")}
     tried = {}
     for record in map(json.loads, arguments.out.read_text().splitlines()):
         if kind.items() <= record.items():
@@ -168,7 +197,9 @@ def run(arguments, wanted):
         missing = wanted - tried.get(problem.name, set())
         if not missing:
             continue
-        about, runs = run_problem(problem, missing, arguments.evaluations, arguments.noise)
+        about, runs = run_problem(
+            problem, missing, arguments.evaluations, arguments.noise, arguments.domain
+        )
         for name, losses in runs.items():
             best = np.fmin.accumulate(np.asarray(losses, float))
             best = best[at - 1] if best.size > 1 else best
@@ -184,22 +215,31 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     every = (*entrants(jnp.ones(1), False, None, None), *SEARCHES)
-    parser.add_argument("--problems", nargs="+", help="their names (default: all)")
+    parser.add_argument("--problems", nargs="+", help="their names; with --from, each is shown")
     parser.add_argument("--optimizers", nargs="+", choices=every, metavar="NAME", help=f"{every}")
     parser.add_argument("--evaluations", type=int, default=1000, help="for each run (1000)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
     parser.add_argument("--noise", type=float, default=0.0, help="relative, in every gradient")
-    parser.add_argument("--out", type=Path, default=Path("figures/cutest.jsonl"), help="of runs")
+    parser.add_argument("--domain", action="store_true", help="NaN outside the bounds, untold")
+    parser.add_argument(
+        "--out", type=Path, default=Path("figures/cutest.jsonl"), help="where runs go"
+    )
     parser.add_argument("--from", dest="source", type=Path, nargs="+", help="read, do not run")
+    parser.add_argument("--compare", nargs=2, metavar="NAME", help="two optimizers, by problem")
     parser.add_argument("--json", type=Path, help="where the counts go, as .json.gz")
-    parser.add_argument("--plot", type=Path, default=Path("figures/cutest.png"), help="of the plot")
+    parser.add_argument(
+        "--plot", type=Path, default=Path("figures/cutest.png"), help="where the plot goes"
+    )
     arguments = parser.parse_args()
     if not arguments.source:
-        wanted = set(arguments.optimizers or filter(in_default_run, every))
-        run(arguments, wanted - ({"RpropMinimiser"} if RpropMinimiser is None else set()))
+        run(arguments, set(arguments.optimizers or every))
     summary = cutest_profiles.load(arguments.source or [arguments.out])
     if arguments.json:
         cutest_profiles.save(summary, arguments.json)
+    if arguments.source and arguments.problems:
+        return cutest_profiles.by_problem(summary, arguments.problems)
+    if arguments.compare:
+        return cutest_profiles.compare(summary, *arguments.compare)
     cutest_profiles.table(summary, arguments.evaluations)
     cutest_profiles.plot(summary, arguments.plot)
 

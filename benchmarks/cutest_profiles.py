@@ -1,6 +1,7 @@
 """What `cutest.py` has run, read: counts, a table and data profiles (More & Wild 2009)."""
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+KINDS = "without bounds", "with bounds"
 TOLERANCES = (1e-1, 1e-3, 1e-5)
 RATES = {  # of the optimizers that need one: each is run, and the best counts for each problem
     "optax.rprop": (1e-3, 1e-2, 1e-1, 1.0),
@@ -18,20 +20,15 @@ RATES = {  # of the optimizers that need one: each is run, and the best counts f
 }
 BEST = {name: f"{name}, best of {len(rates)} rates" for name, rates in RATES.items()}
 LINES = {  # of the plot: label, color, line, width
-    "irprop_minus": ("irprop_minus", "#d62728", "-", 2.4),
-    "irprop_plus": ("irprop_plus", "#ff7f0e", "-", 2.4),
-    "optax.rprop 0.01": ("optax.rprop(0.01)", "#8c564b", "-", 1.4),
-    BEST["adam"]: ("adam, best of 4 rates\nfor each problem", "#1f77b4", "-", 1.8),
-    "adam 0.01": ("adam(0.01)", "#1f77b4", ":", 1.8),
-    BEST["sgd, momentum"]: (
-        "sgd with momentum, best\nof 6 rates for each problem",
-        "#17becf",
-        "-",
-        1.4,
-    ),
-    "optax.lbfgs": ("optax.lbfgs", "black", "--", 1.4),
-    "SciPy L-BFGS-B": ("SciPy L-BFGS-B", "#666666", "-.", 1.4),
-    "optimistix.BFGS": ("optimistix.BFGS", "#9467bd", "--", 1.4),
+    "irprop_minus": ("irprop_minus, untuned", "tab:red", "-", 2.6),
+    "irprop_plus": ("irprop_plus, untuned", "tab:orange", "-", 2.6),
+    "optax.rprop 0.01": ("optax.rprop(0.01)", "tab:gray", "-", 1.2),
+    BEST["adam"]: ("adam, best of 4 rates a problem", "tab:blue", "-", 1.8),
+    "adam 0.01": ("adam(0.01)", "tab:blue", ":", 1.8),
+    BEST["sgd, momentum"]: ("sgd, momentum, best of 6 rates", "tab:cyan", "-", 1.4),
+    "optax.lbfgs": ("optax.lbfgs", "black", "--", 1.2),
+    "SciPy L-BFGS-B": ("SciPy L-BFGS-B", "tab:brown", "-.", 1.2),
+    "optimistix.BFGS": ("optimistix.BFGS", "tab:purple", ":", 1.4),
 }
 
 
@@ -42,11 +39,13 @@ def points(evaluations):
 
 def summarise(records):
     """How many evaluations solved what: {section: {optimizer: {problem: [each tolerance]}}}."""
-    left_out = {r["problem"]: r["left_out"] for r in records if "left_out" in r}
+    left_out = {r["problem"]: r["left_out"] for r in records if "left_out" in r and not r["domain"]}
     problems, best = {}, {}
+    exact = {r["problem"] for r in records if r["dtype"] == "float64"}
     for r in records:
-        if r["dtype"] == "float64" and "f0" in r:
-            problems[r["problem"]] = {key: r[key] for key in ("n", "bounded", "f0")}
+        if "f0" in r and (r["dtype"] == "float64" or r["problem"] not in exact):
+            about = {key: r[key] for key in ("n", "bounded", "f0", "condition") if key in r}
+            problems.setdefault(r["problem"], {}).update(about)
             lowest = min((losses[-1] for losses in r["best"].values()), default=np.inf)
             best[r["problem"]] = min(best.get(r["problem"], np.inf), lowest)
     for name, problem in problems.items():
@@ -63,6 +62,7 @@ def summarise(records):
         problem = problems[r["problem"]]
         at = points(r["evaluations"])
         section = r["dtype"] + (f", noise {r['noise']:g}" if r["noise"] else "")
+        section += ", NaN outside the bounds" if r["domain"] else ""
         for optimizer, losses in r["best"].items():
             left = (np.array(losses) - problem["best"]) / (problem["f0"] - problem["best"])
             solved = [left <= tolerance for tolerance in TOLERANCES]
@@ -103,7 +103,7 @@ def share_solved(run, names, evaluations):
 def table(summary, evaluations):
     """Prints the share of problems that every optimizer solves, and what was left out."""
     for section, runs in summary["evaluations"].items():
-        for bounded, kind in enumerate(("without bounds", "with bounds")):
+        for bounded, kind in enumerate(KINDS):
             rows, most = [], 0
             for optimizer, run in runs.items():
                 names = [name for name in run if summary["problems"][name]["bounded"] == bounded]
@@ -117,6 +117,7 @@ def table(summary, evaluations):
                 print(" " * 40 + head)
             for *shares, optimizer in sorted(rows, reverse=True):
                 print(f"{optimizer:40}" + "".join(f"{share:8.3f}" for share in shares[::-1]))
+    by_condition(summary)
     reasons = {}
     for name, reason in summary["left_out"].items():
         reasons.setdefault(reason, []).append(name)
@@ -124,14 +125,68 @@ def table(summary, evaluations):
         print(f"\nleft out, {reason} ({len(names)}): {', '.join(sorted(names))}")
 
 
+def by_condition(summary):
+    """Prints how the solved share depends on the scaled condition number at the solution."""
+    runs = summary["evaluations"].get("float64", {})
+    known = {n: p["condition"] for n, p in summary["problems"].items() if p.get("condition")}
+    ranges = (0, 1e3), (1e3, 1e9), (1e9, np.inf)
+    groups = [[name for name, c in known.items() if a <= c < b] for a, b in ranges]
+    if all(groups):
+        print("\nfloat64, solved to 1e-5 within 1000, by the condition number at the solution with")
+        print("every variable scaled to a curvature of 1 (no bounds, at most 100 variables):")
+        heads = ("below 1e3", "1e3 to 1e9", "above 1e9")
+        heads = [f"{h} ({len(group)})" for h, group in zip(heads, groups, strict=True)]
+        print(" " * 40 + "".join(f"{head:>16}" for head in heads))
+    for name in (name for name in LINES if all(groups) and name in runs):
+        shares = [share_solved(runs[name], group, [1000])[-1, 0] for group in groups]
+        print(f"{name:40}" + "".join(f"{share:16.3f}" for share in shares))
+
+
+def by_problem(summary, names):
+    """Prints by which evaluation every optimizer solves the problems `names`."""
+    for name in names:
+        print(f"\n{_described(summary, name)}; the evaluation that solves it to:")
+        print(" " * 40 + "".join(f"{tolerance:8.0e}" for tolerance in TOLERANCES))
+        for section, runs in summary["evaluations"].items():
+            rows = [(run[name], optimizer) for optimizer, run in runs.items() if name in run]
+            for counts, optimizer in sorted(rows, key=lambda row: row[0][-1] or np.inf):
+                print(f"{optimizer:40}" + "".join(f"{c or '-':>8}" for c in counts), "", section)
+
+
+def _described(summary, name):
+    p = summary["problems"][name]
+    condition = f", scaled condition {p['condition']:.0e}" if p.get("condition") else ""
+    return f"{name}: {p['n']} variables{condition}, from {p['f0']:.6g} to {p['best']:.6g}"
+
+
+def compare(summary, first, second):
+    """Prints the problems that one of two optimizers solves and the other does not."""
+    pairs = (first, second), (second, first)
+    for (section, runs), (a, b) in itertools.product(summary["evaluations"].items(), pairs):
+        both = [name for name in runs.get(a, ()) if name in runs.get(b, ())]
+        only = sorted(name for name in both if runs[a][name][-1] and not runs[b][name][-1])
+        variants = [variant for variant in runs if variant.startswith(f"{b} ")]
+        for bounded, kind in enumerate(KINDS):
+            names = [name for name in only if summary["problems"][name]["bounded"] == bounded]
+            if names:
+                print(f"\n{section}, {kind}: {a} solves {len(names)} to 1e-5 that {b} does not:")
+            for name in names:
+                solve = [v[len(b) + 1 :] for v in variants if runs[v].get(name, [None])[-1]]
+                solve = ["wide"] if "wide" in solve else solve
+                how = f"; solved by {b} with: {', '.join(solve)}" if solve else ""
+                print("  " + _described(summary, name) + how)
+
+
 def plot(summary, path: Path):
     """Draws the data profiles of the problems without bounds."""
-    sections = [section for section in ("float32", "float64") if section in summary["evaluations"]]
-    size = 11, 3.3 * len(sections) + 0.5
+    names = [name for name, problem in summary["problems"].items() if not problem["bounded"]]
+    sections = [s for s in ("float32", "float64") if s in summary["evaluations"] and names]
+    if not sections:
+        return
     figure, axes = plt.subplots(
         len(sections),
-        3,
-        figsize=size,
+        len(TOLERANCES),
+        figsize=(9, 2.7 * len(sections) + 1),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -141,20 +196,22 @@ def plot(summary, path: Path):
     for row, section in zip(axes, sections, strict=True):
         runs = summary["evaluations"][section]
         for name in [name for name in LINES if name in runs]:
-            names = [n for n in runs[name] if not summary["problems"][n]["bounded"]]
             label, color, line, width = LINES[name]
-            for axis, share in zip(row, share_solved(runs[name], names, at), strict=True):
+            ran = [problem for problem in names if problem in runs[name]]
+            for axis, share in zip(row, share_solved(runs[name], ran, at), strict=True):
                 axis.plot(at, share, line, color=color, linewidth=width, label=label)
-        row[0].set_ylabel(f"{section}\nshare of {len(names)} problems solved")
+        row[0].set_ylabel(f"{section}: share solved\nof {len(ran)} problems")
     for axis, tolerance in zip(axes[0], TOLERANCES, strict=True):
-        axis.set_title(f"solved to {tolerance:.0e}")
+        axis.set_title(f"solved to {tolerance:.0e}".replace("e-0", "e-"))
     for axis in axes.flat:
         axis.set(xscale="log", xlim=(1, 1000), ylim=(0, 1))
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("gradient evaluations")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right", frameon=False)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=120)
     print(f"\nplot: {path}")

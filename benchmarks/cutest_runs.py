@@ -144,3 +144,13 @@ def with_noise(loss, noise):
         return value, (gradient + noise * jnp.linalg.norm(gradient) * error) @ tangent
 
     return noisy
+
+
+def not_a_number_outside(loss, lower, upper):
+    """The same loss, NaN with its gradient where a weight is out of bounds."""
+
+    def restricted(x):
+        inside = jnp.all((x >= lower) & (x <= upper))
+        return loss(x) * jnp.where(inside, 1, jnp.nan)
+
+    return restricted

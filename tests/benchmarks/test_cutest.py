@@ -6,6 +6,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 NEEDED = ("sif2jax", "optimistix", "scipy", "matplotlib", "tqdm")
@@ -43,6 +44,18 @@ def test_three_problems(tmp_path):
 
     run(*arguments, "--plot", tmp_path / "plot.png")
     assert raw.read_text().splitlines() == lines  # nothing was run again
+    beale = run("--from", counts, "--problems", "BEALE")
+    assert beale.startswith("\nBEALE: 2 variables, scaled condition")
+    assert "SciPy L-BFGS-B" in beale
     again = run("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png")
     assert again.splitlines()[:-1] == table.splitlines()[:-1]
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "plot.png").read_bytes()
+
+
+def test_float32(tmp_path):
+    """Importing sif2jax as a whole would switch to float64."""
+    raw = tmp_path / "raw.jsonl"
+    arguments = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
+    run(*arguments, "--dtype", "float32", "--out", raw, "--plot", tmp_path / "plot.png")
+    losses = json.loads(raw.read_text())["best"]["irprop_minus"]
+    assert losses == [float(f"{np.float32(loss):.12g}") for loss in losses]
