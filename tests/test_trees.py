@@ -84,6 +84,8 @@ def test_under_debug_switches(name, options):
         try:
             optimizer = getattr(optax_rprop, name)(0.25, **OPTIONS[options])
             state = optimizer.init(params)
+            # JAX does not check a program that it compiled before the switch.
+            assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
             update = jax.jit(optimizer.update)  # which jax_disable_jit takes away again
             for sign in (1, -1):
                 signed = jax.tree.map(lambda g, sign=sign: (g * sign).astype(g.dtype), gradients)
