@@ -243,3 +243,12 @@ def test_a_step_taken_back_to_a_bound_is_not_idle(name):
         params = optax.apply_updates(params, updates)
     assert (params <= starts).all()
     assert not optax_rprop.converged(state, 0.01)
+
+
+@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_out_of_the_domain_a_zero_gradient_is_not_idle(name, value):
+    """As where a loss of jnp.where(x < 0, nan, ...) has a derivative of 0."""
+    optimizer = getattr(optax_rprop, name)(0.1, undo_nonfinite=True)
+    _, state = optimizer.update(jnp.zeros(2), optimizer.init(jnp.zeros(2)), value=value)
+    assert not optax_rprop.converged(state, 1e-3)
