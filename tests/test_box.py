@@ -229,8 +229,8 @@ def test_an_undo_takes_back_the_step(rule, dtype, step_dtype, seed):
     random = np.random.default_rng(seed)
     size = 300
     # Multiples of 1/8 below 8: every sum of two has few enough bits for every type.
-    starts, ends = random.integers(-32, 32, (2, size)) / 8
-    lower, upper = np.minimum(starts, ends), np.maximum(starts, ends)
+    # Starts inside, so that no bound stops the way back.
+    lower, starts, upper = np.sort(random.integers(-32, 32, (3, size)), axis=0) / 8
     optimizer = getattr(optax_rprop, rule)(
         random.choice([0.25, 0.5, 2.0, 8.0], size), step_dtype=step_dtype, lower=lower, upper=upper
     )
@@ -296,6 +296,26 @@ def test_complex_parts_have_the_same_bounds():
     gradients = jnp.array([1 - 1j, -1 + 1j])
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     np.testing.assert_array_equal(updates, [-0.5 + 0.25j, 0.25 - 0.5j])
+
+
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_gradients_of_another_type(rule, dtypes):
+    """The sum is rounded to the parameters' type, the step to the gradients'."""
+    dtype, gradient_dtype = dtypes
+    starts = jnp.linspace(0.5, 1, 300).astype(dtype)
+    optimizer = getattr(optax_rprop, rule)(10.0, lower=0.1, upper=1.1)
+    gradients = jnp.where(jnp.arange(300) < 150, 1, -1).astype(gradient_dtype)
+    updates, _ = optimizer.update(gradients, optimizer.init(starts), starts, value=0.0)
+    assert updates.dtype == gradient_dtype
+    with jax.numpy_dtype_promotion("standard"):
+        moved = optax.apply_updates(starts, updates)
+    assert moved.dtype == dtype
+    lower, upper = (jnp.asarray(end, dtype) for end in (0.1, 1.1))
+    assert ((moved >= lower) & (moved <= upper)).all()
+    rounding = float(jnp.finfo(jnp.bfloat16).eps)
+    ends = np.where(np.arange(300) < 150, 0.1, 1.1)
+    np.testing.assert_allclose(np.asarray(moved, float), ends, atol=rounding)
 
 
 def test_undo_inside_the_box():

@@ -227,3 +227,28 @@ def test_a_reversal_is_not_idle(name):
     _, state = optimizer.update(-jnp.ones(2), state, value=0.0)
     assert not optax_rprop.converged(state, 0.049)
     assert optax_rprop.converged(state, 0.051)
+
+
+@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+def test_a_step_taken_back_to_a_bound_is_not_idle(name):
+    """Where its sum, rounded, would be above the bound that the weight came from."""
+    starts = jnp.linspace(0.001, 0.05, 300)
+    starts = starts[(starts - np.float32(0.1)) + np.float32(0.1) > starts]
+    assert starts.size
+    optimizer = getattr(optax_rprop, name)(0.1, upper=starts)
+    gradients = np.float32([[1.0], [-1.0]]) * np.ones_like(starts)[None]
+    params, state = starts, optimizer.init(starts)
+    for gradient, value in zip(gradients, [0.0, 1.0], strict=True):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params, value=value)
+        params = optax.apply_updates(params, updates)
+    assert (params <= starts).all()
+    assert not optax_rprop.converged(state, 0.01)
+
+
+@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_out_of_the_domain_a_zero_gradient_is_not_idle(name, value):
+    """As where a loss of jnp.where(x < 0, nan, ...) has a derivative of 0."""
+    optimizer = getattr(optax_rprop, name)(0.1, undo_nonfinite=True)
+    _, state = optimizer.update(jnp.zeros(2), optimizer.init(jnp.zeros(2)), value=value)
+    assert not optax_rprop.converged(state, 1e-3)

@@ -81,13 +81,16 @@ def test_under_debug_switches(name, options, switches):
     """Nothing that is not finite, no tracer that leaks."""
     if options == "undo" and name not in ("rprop_plus", "irprop_plus"):
         pytest.skip("this rule undoes nothing")
-    params = {"w": jnp.zeros(3), "b": jnp.float16(0)}
-    gradients = {"w": jnp.array([1.0, -1.0, 0.0]), "b": jnp.float16(1)}
+    # Of a size of its own: what JAX traced before a switch, it does not check after it.
+    weights = 11 + list(SWITCHES).index(switches)
+    params = {"w": jnp.zeros(weights), "b": jnp.zeros((1, weights), jnp.float16)}
+    gradients = {"w": jnp.resize(jnp.array([1.0, -1.0, 0.0]), weights), "b": params["b"] + 1}
     for switch in SWITCHES[switches]:
         jax.config.update(switch, True)
     try:
         optimizer = getattr(optax_rprop, name)(0.25, **OPTIONS[options])
         state = optimizer.init(params)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
         update = jax.jit(optimizer.update)  # which jax_disable_jit takes away again
         for sign in (1, -1):
             signed = jax.tree.map(lambda g, sign=sign: (g * sign).astype(g.dtype), gradients)

@@ -19,9 +19,10 @@ HERE = Path(__file__).parent
 
 def start(verb, directory):
     """`killed_run.py` in a process of its own."""
+    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, HERE / "killed_run.py", verb, directory],
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
     )

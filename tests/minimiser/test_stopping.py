@@ -145,15 +145,20 @@ def test_tolerance_must_be_above_0(tolerance):
         RpropMinimiser(tolerance)
 
 
-def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes():
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda y, args: jnp.sum((y - args * np.float32(1 + 1e-7)) ** 4),
+        lambda y, args: jnp.sum(jnp.where(y > args, y - args, args - y)),
+    ],
+    ids=["flat", "never without a slope"],
+)
+def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes(fn):
     """Near 1e4, float32 numbers are 1e-3 apart; beside them a small weight is as accurate."""
     target = np.append(np.linspace(1e4, 2e4, 20), 1e-3).astype("float32")
     with jax.enable_x64(False):
         solution = solve(
-            lambda y, args: jnp.sum((y - target * np.float32(1 + 1e-7)) ** 4),
-            np.full(21, 1.0, "float32"),
-            1e-9,
-            1000,
+            lambda y, args: fn(y, target), np.full(21, 1.0, "float32"), 1e-9, max_steps=1000
         )
         assert solution.result == RESULTS.successful
         np.testing.assert_allclose(solution.value, target, rtol=1e-5)
