@@ -26,7 +26,8 @@ bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
 
 figures: $(VENV)/examples ## Draw the pictures of README and the documentation anew
 	@$(BIN)/python examples/digits.py && $(BIN)/python examples/when_not_to_use_it.py
-	cp figures/digits.png figures/when_not_to_use_it.png docs/images/
+	@$(BIN)/python benchmarks/cutest.py --from docs/data/cutest.json.gz
+	cp figures/digits.png figures/when_not_to_use_it.png figures/cutest.png docs/images/
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q $(DOCS_OPTIONS) -b html docs docs/_build
