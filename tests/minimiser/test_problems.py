@@ -121,8 +121,8 @@ SOLVED = {
 UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PALMER1C", "ROSENBR")
 
 
-@pytest.fixture(scope="module")
-def collection():
+@pytest.fixture
+def collection(x64):
     if find_spec("sif2jax") is None:
         pytest.skip("sif2jax has the CUTEst collection")
     import cutest  # the benchmark, which knows how to import it without waiting a minute
