@@ -183,6 +183,14 @@ def test_a_tolerance_of_nan_that_is_traced():
         solve(lambda y, args: y**2, 1.0, tolerance=jnp.array(jnp.nan))
 
 
+def test_the_default_first_step_has_the_scale_of_the_start():
+    """A hundredth of it, and 1e-4: where the second evaluation is."""
+    start = np.array([1e3, -1.0, 0.0])
+    solution = solve(lambda y, args: jnp.sum((y - 7) ** 2), start, max_steps=2)
+    # To float64's rounding: the literals are decimal.
+    np.testing.assert_allclose(solution.value, [989.9999, -0.9899, 0.0001], rtol=1e-15)
+
+
 @pytest.mark.parametrize("learning_rate", [None, 1e-3])
 def test_a_ceiling_below_the_default_first_step(learning_rate):
     solution = solve(
