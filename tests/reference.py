@@ -52,7 +52,6 @@ class Weight:
         self.step_size = hyperparameters.learning_rate
         self.sign = 0
         self.last_step = value * 0
-        self.idle = False
 
     def update(self, rule, gradient, loss_rose=False, loss_is_finite=True):
         """Moves the weight by one step of a rule and returns the step."""
@@ -73,7 +72,6 @@ class Weight:
             self.step_size = max(self.step_size, given.min_step_size)
 
         step_size = self.step_size.astype(self.value.dtype)
-        self.idle = gradient == 0
         if agreement < 0 and rule != "rprop_minus":
             self.sign = 0
             if rule == "rprop_plus" or (rule == "irprop_plus" and loss_rose):
@@ -94,7 +92,6 @@ class Weight:
             if undoes:
                 step = self.storable(step)
             self.step_size = min(self.step_size, step_size_before)
-            self.idle = step == 0 and self.sign != 0
             if step * self.sign < 0:  # a part of the step: its sign stays
                 if undoes:
                     self.step_size = abs(step).astype(self.step_size.dtype)
