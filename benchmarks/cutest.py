@@ -105,6 +105,8 @@ def problems():
     sys.modules[stub.__name__] = stub
     from sif2jax import cutest
 
+    del sys.modules[stub.__name__]
+
     every = cutest.unconstrained_minimisation_problems
     every += cutest.bounded_minimisation_problems + cutest.bounded_quadratic_problems
     yield from {problem.name: problem for problem in every}.values()
