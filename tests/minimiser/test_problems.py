@@ -122,7 +122,7 @@ UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PA
 
 
 @pytest.fixture
-def collection(x64):
+def collection():
     if find_spec("sif2jax") is None:
         pytest.skip("sif2jax has the CUTEst collection")
     import cutest  # the benchmark, which knows how to import it without waiting a minute
