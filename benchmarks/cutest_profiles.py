@@ -131,13 +131,14 @@ def by_condition(summary):
     known = {n: p["condition"] for n, p in summary["problems"].items() if p.get("condition")}
     ranges = (0, 1e3), (1e3, 1e9), (1e9, np.inf)
     groups = [[name for name, c in known.items() if a <= c < b] for a, b in ranges]
-    if all(groups):
-        print("\nfloat64, solved to 1e-5 within 1000, by the condition number at the solution with")
-        print("every variable scaled to a curvature of 1 (no bounds, at most 100 variables):")
-        heads = ("below 1e3", "1e3 to 1e9", "above 1e9")
-        heads = [f"{h} ({len(group)})" for h, group in zip(heads, groups, strict=True)]
-        print(" " * 40 + "".join(f"{head:>16}" for head in heads))
-    for name in (name for name in LINES if all(groups) and name in runs):
+    if not all(groups):
+        return
+    print("\nfloat64, solved to 1e-5 within 1000, by the condition number at the solution with")
+    print("every variable scaled to a curvature of 1 (no bounds, at most 100 variables):")
+    heads = ("below 1e3", "1e3 to 1e9", "above 1e9")
+    heads = [f"{h} ({len(group)})" for h, group in zip(heads, groups, strict=True)]
+    print(" " * 40 + "".join(f"{head:>16}" for head in heads))
+    for name in (name for name in LINES if name in runs):
         shares = [share_solved(runs[name], group, [1000])[-1, 0] for group in groups]
         print(f"{name:40}" + "".join(f"{share:16.3f}" for share in shares))
 

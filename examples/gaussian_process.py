@@ -18,6 +18,8 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import multivariate_normal
 from sklearn.datasets import load_diabetes
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 import optax_rprop
 
@@ -78,6 +80,8 @@ for panel, lengthscale, noise in zip(panels, (1.0, 3.0), (1.0, 0.3), strict=True
         "log_amplitude": jnp.zeros(()),
         "log_noise": jnp.log(noise),
     }
+    kernel = RBF(np.full(10, lengthscale)) + WhiteKernel(noise**2)
+    peer = GaussianProcessRegressor(kernel, alpha=0, optimizer=None).fit(inputs, targets)
     values = {
         "irprop_plus(0.1)": fit(optax_rprop.irprop_plus(0.1, undo_nonfinite=True), params),
         "adam(0.1)": fit(optax.adam(0.1), params),
@@ -89,6 +93,7 @@ for panel, lengthscale, noise in zip(panels, (1.0, 3.0), (1.0, 0.3), strict=True
     print(f"{title}: negative log likelihood after 10, 20, 30 and 40 evaluations")
     for name, color in zip(lowest, ("red", "blue", "cyan", "gray"), strict=True):
         print(f"{name:20}" + "".join(f"{value:10.3f}" for value in lowest[name][9::10]))
+        assert abs(values[name][0] + peer.log_marginal_likelihood_value_) < 1e-6
         assert lowest["irprop_plus(0.1)"][-1] < lowest[name][-1] + 0.01
         panel.semilogy(lowest[name] - BEST, color=f"tab:{color}", lw=2, label=name)
     assert lowest["irprop_plus(0.1)"][-1] < BEST + 0.01

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import optimistix
+import scipy.special
 
 import optax_rprop
 
@@ -26,15 +27,22 @@ TRUTH = {"Vmax": 5e-4, "Km": 30.0, "gain": 2e3}
 TIMES, TIME_STEP = np.linspace(0, 5e5, 200, retstep=True)
 
 
-def signal(params):  # by the midpoint rule, from S = 100
+def signal(params):  # by Runge-Kutta steps of fourth order, from S = 100
     def rate(s):
         return -params["Vmax"] * s / (params["Km"] + s)
 
     def advance(s, _):
-        return s + TIME_STEP * rate(s + TIME_STEP / 2 * rate(s)), s
+        k1 = rate(s)
+        k2 = rate(s + TIME_STEP / 2 * k1)
+        k3 = rate(s + TIME_STEP / 2 * k2)
+        k4 = rate(s + TIME_STEP * k3)
+        return s + TIME_STEP / 6 * (k1 + 2 * k2 + 2 * k3 + k4), s
 
     return params["gain"] * jax.lax.scan(advance, 100.0, length=len(TIMES))[1]
 
+
+closed_form = scipy.special.lambertw(100 / 30 * np.exp((100 - 5e-4 * TIMES) / 30)).real
+assert abs(signal(TRUTH) - 2e3 * 30 * closed_form).max() < 1e-3
 
 random = np.random.default_rng(0)
 measured = signal(TRUTH) + 2e3 * random.normal(size=len(TIMES))
@@ -101,12 +109,12 @@ fits["Levenberg-Marquardt, rescaled"] = jax.vmap(levenberg_marquardt)(starts)
 # %%
 figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
 print(f"{'':36}starts arrived   half of them after")
-for name, evaluations in fits.items():
+claims = (0.9, 1), (0.5, 0.8), (0, 0.5), (0, 0), (0, 0), (0, 0), (0.9, 1)
+for (name, evaluations), (least, most) in zip(fits.items(), claims, strict=True):
     share = np.mean(evaluations[:, None] <= np.arange(EVALUATIONS + 1), axis=0)
     print(f"{name:36}{share[-1] * STARTS:8g} of {STARTS}{np.argmax(share >= 0.5) or '-':>21}")
-    assert share[-1] == 0 if "adam" in name else share[-1] > 0.2
+    assert least <= share[-1] <= most
     axes.semilogx(share, lw=2, label=name)
-assert np.isfinite(fits["irprop_minus, steps and bounds"]).mean() > 0.9
 axes.set(xlabel="evaluations", ylabel="share of starts that arrived", xlim=(3, EVALUATIONS))
 figure.legend(loc="outside right center")
 Path("figures").mkdir(exist_ok=True)

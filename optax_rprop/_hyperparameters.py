@@ -52,11 +52,13 @@ _RANGES = {
     "upper": (lambda x: x > -np.inf, "must be a number; leave it out, or give None, for no bound."),
 }
 _LIMITS = "the first step size must lie in [min_step_size, max_step_size]; move it, or widen them."
-_SCHEDULE = (
-    "Pass a schedule through optax.inject_hyperparams, and of a module its arrays alone: "
-    "eqx.filter(module, eqx.is_inexact_array).",
+_FIRST_STEP = (
     "It is the first step size, and all later ones follow the gradient's signs, so a schedule "
-    "would change nothing; schedule max_step_size, through optax.inject_hyperparams.",
+    "would change nothing; schedule max_step_size, through optax.inject_hyperparams."
+)
+_NUMBERS_ALONE = (
+    "Pass a schedule through optax.inject_hyperparams, and of a module its arrays alone: "
+    "eqx.filter(module, eqx.is_inexact_array)."
 )
 _ORDERED = (
     ("min_step_size", "max_step_size", "lower the one or raise the other."),
@@ -70,15 +72,16 @@ def given(**hyperparameters: PerWeight | None) -> dict[str, Any]:
     """What an optimizer was given, by name, checked as far as it is known.
 
     Raises:
-      TypeError: for a schedule.
+      TypeError: for a function.
       ValueError: for a number out of range.
     """
     for name, tree in hyperparameters.items():
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if callable(value):
+                remedy = _FIRST_STEP if name == "learning_rate" else _NUMBERS_ALONE
                 raise TypeError(
                     f"{name}{jax.tree_util.keystr(path)}={value!r} is a function; it must be a "
-                    f"number or an array. {_SCHEDULE[name == 'learning_rate']}"
+                    f"number or an array. {remedy}"
                 )
     check({name: x for name, x in hyperparameters.items() if isinstance(x, NUMBERS)}, _RANGES)
     return {name: jax.tree.map(_as_float, tree) for name, tree in hyperparameters.items()}

@@ -64,6 +64,7 @@ def compare(gradient: jax.Array, old: jax.Array, left_domain: jax.Array | None) 
     last step `left_domain`, the gradient has no sign and counts as reversed.
     """
     had_sign = _packing.has_sign(old)
+    # One comparison a mask: from abs(gradient) > 0, XLA's TPU compiler makes a second pass.
     rising, falling, idle = gradient > 0, gradient < 0, gradient == 0
     if left_domain is not None:
         rising, falling, idle = (mask & ~left_domain for mask in (rising, falling, idle))
