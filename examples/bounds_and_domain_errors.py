@@ -31,17 +31,6 @@ def path(loss, start, optimizer):
     return np.array(xs)
 
 
-figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
-
-
-def draw(panel, title, minimum, paths):
-    panel.axhline(minimum, color="black", lw=0.8, ls=":")
-    for (option, xs), color in zip(paths.items(), ("0.7", "tab:red"), strict=True):
-        panel.plot(xs[:30], "o-", ms=3, color=color, label=option)
-    panel.set(title=title, xlabel="step", ylabel="x")
-    panel.legend()
-
-
 # %%
 # A box that is narrower than the first step: nothing leaves it, and x finds the minimum inside.
 def parabola(x):
@@ -52,7 +41,6 @@ free = path(parabola, 0.5, optax_rprop.irprop_minus(2.0))
 boxed = path(parabola, 0.5, optax_rprop.irprop_minus(2.0, lower=0.0, upper=1.0))
 assert 0 == boxed.min() < boxed.max() == 1
 assert abs(boxed[-1] - 0.3) < 1e-4
-draw(panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed})
 
 
 # %%
@@ -67,8 +55,6 @@ undone = path(logarithm, 1.8, optax_rprop.irprop_plus(2.0, undo_nonfinite=True))
 assert lost[-1] < -50
 assert undone[1] < 0 < undone[2] == undone[0]
 assert abs(undone[-1] - 1) < 1e-4
-draw(panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone})
-panels[1].set_ylim(-3, 3)
 
 
 # %%
@@ -82,7 +68,24 @@ stuck = path(entropy, 1.0, optax_rprop.irprop_plus(0.3, lower=0.0))
 back = path(entropy, 1.0, optax_rprop.irprop_plus(0.3, lower=0.0, undo_nonfinite=True))
 assert stuck[-1] == back.min() == 0
 assert abs(back[-1] - np.exp(-1.9)) < 1e-4
-paths = {"lower": stuck, "lower and undo_nonfinite": back}
-draw(panels[2], "x log x + 0.9 x", np.exp(-1.9), paths)
+
+# %%
+figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+for panel, title, minimum, paths in (
+    (panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed}),
+    (panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone}),
+    (
+        panels[2],
+        "x log x + 0.9 x",
+        np.exp(-1.9),
+        {"lower": stuck, "lower and undo_nonfinite": back},
+    ),
+):
+    panel.axhline(minimum, color="black", lw=0.8, ls=":")
+    for (option, xs), color in zip(paths.items(), ("0.7", "tab:red"), strict=True):
+        panel.plot(xs[:30], "o-", ms=3, color=color, label=option)
+    panel.set(title=title, xlabel="step", ylabel="x")
+    panel.legend()
+panels[1].set_ylim(-3, 3)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/bounds_and_domain_errors.png")

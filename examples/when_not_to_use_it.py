@@ -54,7 +54,6 @@ for name, (make, color, style) in OPTIMIZERS.items():
     else:
         assert abs(weight) < 3  # a step of 0.1 by each gradient's sign would end at -16
 
-# %%
 axes.set_yscale("symlog", linthresh=1)
 axes.set(xlabel="mini-batch", ylabel="weight (logarithmic beyond -1)")
 axes.set_title("Nine gradients of +0.1 for each one of -0.9: every Rprop drifts")

@@ -42,6 +42,13 @@ def test_from_torch_without_torch(tmp_path):
     assert "PyTorch is not installed" in run(script, tmp_path, PYTHONPATH=path)
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_last_block_makes_the_figure(script):
+    """The gallery takes a figure as it is at the end of the block that makes it."""
+    *_, last = script.read_text().split("# %%\n")
+    assert last.count("plt.subplots(") == 1
+
+
 def test_every_script_is_in_the_table():
     table = (SCRIPTS[0].parent / "README.md").read_text()
     assert [script.name for script in SCRIPTS if f"({script.name})" not in table] == []
