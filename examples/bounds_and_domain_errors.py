@@ -74,12 +74,7 @@ figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
 for panel, title, minimum, paths in (
     (panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed}),
     (panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone}),
-    (
-        panels[2],
-        "x log x + 0.9 x",
-        np.exp(-1.9),
-        {"lower": stuck, "lower and undo_nonfinite": back},
-    ),
+    (panels[2], "x log x + 0.9 x", np.exp(-1.9), {"lower": stuck, "undo_nonfinite too": back}),
 ):
     panel.axhline(minimum, color="black", lw=0.8, ls=":")
     for (option, xs), color in zip(paths.items(), ("0.7", "tab:red"), strict=True):

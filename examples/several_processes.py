@@ -2,14 +2,13 @@
 =================================
 
 Two processes, each with half of the rows, train as one process with all of them: here to the same
-bits. The step is that of a single process. The batch is one array whose rows lie with different
-processes, and ``jax.jit`` adds up over processes what the loss adds up over rows. All then make the
-same update with the same state, which sends nothing.
-
-With ``jax.lax.pmean`` in ``jax.shard_map``, average before the update: the gradient, not its signs,
-and for ``irprop_plus`` the loss too.
+bits. The step is that of a single process: ``jax.jit`` adds up over processes what the loss adds up
+over rows. All then make the same update with the same state, which sends nothing. (With
+``jax.lax.pmean`` in ``jax.shard_map``, average before the update: the gradient, not its signs, and
+for ``irprop_plus`` the loss too.)
 """
 
+import functools
 import os
 import socket
 import subprocess
@@ -32,14 +31,10 @@ process = os.environ.get("PROCESS")
 if process is None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = "{}:{}".format(*free.getsockname())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, sys.argv[0]],
-            env={**os.environ, "PROCESS": str(i), "ADDRESS": address, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.DEVNULL,
-        )
-        for i in range(2)
-    ]
+    here = {**os.environ, "ADDRESS": address, "JAX_PLATFORMS": "cpu"}
+    script = sys.executable, sys.argv[0]
+    run = functools.partial(subprocess.Popen, script, stdout=subprocess.DEVNULL)
+    processes = [run(env={**here, "PROCESS": number}) for number in "01"]
 else:
     address = os.environ["ADDRESS"]
     jax.distributed.initialize(address, 2, int(process), coordinator_bind_address=address)
@@ -49,16 +44,12 @@ else:
 # order; with other data the first losses agree to six or seven digits.
 random = np.random.default_rng(0)
 inputs = random.integers(-2, 3, (64, 4)).astype(np.float32) / 2
-targets = inputs @ (random.integers(-8, 9, 4).astype(np.float32) / 8)
+data = inputs, inputs @ (random.integers(-8, 9, 4).astype(np.float32) / 8)
 
-mesh = Mesh(jax.devices(), ("rows",))
-rows = NamedSharding(mesh, PartitionSpec("rows"))
+rows = NamedSharding(Mesh(jax.devices(), ("rows",)), PartitionSpec("rows"))
 mine = np.array_split(np.arange(64), jax.process_count())[jax.process_index()]
-inputs, targets = (
-    jax.make_array_from_process_local_data(rows, array[mine]) for array in (inputs, targets)
-)
-params = jax.device_put(np.zeros(4, np.float32), NamedSharding(mesh, PartitionSpec()))
-
+inputs, targets = (jax.make_array_from_process_local_data(rows, array[mine]) for array in data)
+params = jax.device_put(np.zeros(4, np.float32), NamedSharding(rows.mesh, PartitionSpec()))
 optimizer = optax_rprop.irprop_plus(1 / 4, 1 / 4, 2.0, min_step_size=1 / 32, max_step_size=1 / 4)
 opt_state = jax.jit(optimizer.init)(params)
 
@@ -88,16 +79,12 @@ finally:
     for child in processes:
         child.kill()  # where one failed, the other would wait for it
 first, second = (np.load(f"figures/several_processes_{i}.npy") for i in range(2))
-print("loss alone   with two processes")
-for loss, other in zip(losses, first, strict=False):
-    print(f"{loss:10.8f}{other:21.8f}")
+print("Losses of one process and of two:", *zip(losses, first.tolist(), strict=False), sep="\n")
 assert first.tolist() == second.tolist() == [*losses, *np.asarray(params)]
 assert min(np.diff(losses)) < 0 < max(np.diff(losses))  # so irprop_plus has undone a step
 assert losses[-1] < losses[0] / 1000
-
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-axes.semilogy(losses, color="tab:red", label="one process")
-axes.semilogy(first[:11], "o", mfc="none", color="black", label="two processes")
-axes.set(xlabel="step", ylabel="loss", title="The same losses, bit for bit")
-axes.legend()
+axes.semilogy(losses, color="tab:red")
+axes.semilogy(first[:11], "o", mfc="none", color="black")
+axes.set(xlabel="step", ylabel="loss", title="One process: the line. Two: the circles, bit for bit")
 figure.savefig("figures/several_processes.png")
