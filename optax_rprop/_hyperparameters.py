@@ -262,17 +262,8 @@ def factors(given: dict[str, Any], tree: Any, dtypes: list) -> list[Factors | No
     return [of_type[dtype][leaf] for leaf, dtype in enumerate(dtypes)]
 
 
-def bounds(given: dict[str, Any], tree: Any) -> list[tuple | None]:
-    """The bounds of each leaf, lower and upper; None where it has neither."""
-    ends = (per_leaf(name, given[name], tree, optional=True) for name in ("lower", "upper"))
-    return [
-        None if lower is None and upper is None else (lower, upper)
-        for lower, upper in zip(*ends, strict=True)
-    ]
-
-
 def own(given: dict[str, Any], tree: Any) -> list[dict[str, Any]]:
-    """All that is given for each leaf, by name."""
+    """What is given for each leaf, by name; nothing where a leaf has no bound."""
     columns = {
         name: per_leaf(name, value, tree, optional=name in ("lower", "upper"))
         for name, value in given.items()

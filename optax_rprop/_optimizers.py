@@ -78,7 +78,9 @@ Example:
   >>> bool(jnp.abs(params).max() < 1e-5)
   True
 
-"""
+References:
+  - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+    Neurocomputing 50, 2003."""
 
 _UNDO_NONFINITE = """
   undo_nonfinite: whether a step to where the function is not defined is undone, whatever
@@ -89,7 +91,7 @@ _UNDO_NONFINITE = """
 
 
 def _documented(optimizer: Made) -> Made:
-    """Puts what all optimizers share into a docstring, before its references."""
+    """Puts what all optimizers share into a docstring, before its own references."""
     if not optimizer.__doc__:  # under python -OO
         return optimizer
     undoes = "undo_nonfinite" in inspect.signature(optimizer).parameters
@@ -97,7 +99,7 @@ def _documented(optimizer: Made) -> Made:
     shared = shared.replace("NAME", optimizer.__name__)
     shared = shared.replace("VALUE", ", value=value" if "`value`" in optimizer.__doc__ else "")
     own, references = inspect.cleandoc(optimizer.__doc__).split("References:")
-    optimizer.__doc__ = f"{own.rstrip()}\n{shared}References:{references}"
+    optimizer.__doc__ = f"{own.rstrip()}\n{shared}{references}"
     return optimizer
 
 
@@ -135,8 +137,6 @@ def irprop_minus(
     References:
       - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
         on Neural Computation, 2000.
-      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("irprop_minus", numbers, step_dtype, lower, upper)
@@ -176,8 +176,6 @@ def irprop_plus(
     References:
       - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
         on Neural Computation, 2000.
-      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
@@ -211,8 +209,6 @@ def rprop_plus(
     References:
       - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
         the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
-      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
@@ -243,8 +239,6 @@ def rprop_minus(
     References:
       - Riedmiller, "Rprop: description and implementation details", technical report,
         University of Karlsruhe, 1994.
-      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _descend("rprop_minus", numbers, step_dtype, lower, upper)

@@ -126,18 +126,19 @@ def scale_by_rprop(
         bounds = parameters = [None] * len(leaves)
         if bounded:
             _errors.check_params(params)
-            bounds = _hyperparameters.bounds(given, updates)
+            ends = {"lower": given["lower"], "upper": given["upper"]}
+            bounds = _hyperparameters.own(ends, updates)
             parameters = treedef.flatten_up_to(params)
 
         steps, new = [], []
-        for (path, gradient), old, own, parameter, ends in zip(
+        for (path, gradient), old, own, parameter, of_leaf in zip(
             leaves, packed, factors, parameters, bounds, strict=True
         ):
             if gradient is not None:  # beside a None, the parameter is left alone
                 box = None
-                if ends is not None:
+                if of_leaf:
                     _errors.check_alike(path, "params", parameter, "the gradient", gradient)
-                    box = parameter, *ends
+                    box = parameter, of_leaf.get("lower"), of_leaf.get("upper")
                 old, gradient = _update_leaf(
                     old, gradient, own, box, rose, finite, the_rule, undo_nonfinite
                 )
