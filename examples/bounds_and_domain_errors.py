@@ -19,16 +19,15 @@ import optax_rprop
 
 def path(loss, start, optimizer):
     """Where x is before each of 60 steps."""
-    update = jax.jit(optimizer.update)
-    x = jnp.array(start)
-    opt_state = optimizer.init(x)
-    xs = []
-    for _ in range(60):
-        xs.append(float(x))
+
+    def step(carry, _):
+        x, opt_state = carry
         value, gradient = jax.value_and_grad(loss)(x)
-        updates, opt_state = update(gradient, opt_state, x, value=value)
-        x = optax.apply_updates(x, updates)
-    return np.array(xs)
+        updates, opt_state = optimizer.update(gradient, opt_state, x, value=value)
+        return (optax.apply_updates(x, updates), opt_state), x
+
+    start = jnp.array(start)
+    return np.array(jax.lax.scan(step, (start, optimizer.init(start)), length=60)[1])
 
 
 # %%
