@@ -6,6 +6,7 @@ The learning rate of gradient descent suits one of them. Rprop reads the gradien
 takes the same path on all five, to the last bit.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -52,7 +53,7 @@ for make in (
     optax_rprop.rprop_minus,
     optax_rprop.shark_irprop_minus,
 ):
-    of_scales = np.array([path(make(0.1), scale) for scale in SCALES])
+    of_scales = np.array(jax.vmap(functools.partial(path, make(0.1)))(jnp.array(SCALES)))
     print(f"{make.__name__:20}" + "".join(f"{x:12.2g}" for x in of_scales[:, -1]))
     paths[make.__name__] = of_scales
     if make is not optax.sgd:

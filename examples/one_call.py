@@ -51,7 +51,8 @@ fit = optimistix.minimise(loss, solver, start, counts, max_steps=10_000)
 # Where the loss is a likelihood, its second derivative at the minimum gives the errors. The
 # half-lives are those of silver-110, 24.6 s, and silver-108, 142.9 s, as far as 59 counts can tell.
 flat, unravel = ravel_pytree(fit.value)
-hessian = jax.hessian(lambda flat: loss(unravel(flat), counts))(flat)
+loss_of_flat = jax.jit(lambda flat: loss(unravel(flat), counts))
+hessian = jax.hessian(loss_of_flat)(flat)
 errors = unravel(jnp.sqrt(jnp.diag(jnp.linalg.inv(hessian))))
 labels = [
     f"{name}: half-life {half_life:.1f} ± {error:.1f} s"
@@ -61,7 +62,7 @@ labels = [
 ]
 print(*labels, f"{fit.stats['num_steps']} evaluations", sep="\n")
 assert jnp.all(jnp.abs(fit.value["half_life"] - np.array([24.6, 142.9])) < errors["half_life"])
-newton_step = jnp.linalg.solve(hessian, jax.grad(lambda flat: loss(unravel(flat), counts))(flat))
+newton_step = jnp.linalg.solve(hessian, jax.grad(loss_of_flat)(flat))
 assert jnp.abs(newton_step).max() < 0.01  # from here to the minimum
 
 # %%
