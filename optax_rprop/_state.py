@@ -34,15 +34,12 @@ class ScaleByRpropState(NamedTuple):
 
     @property
     def step_sizes(self) -> optax.Params:
-        """The step sizes, in the parameters' units, as a pytree shaped like them."""
+        """The step sizes: see `optax_rprop.step_sizes`."""
         return jax.tree.map(lambda packed: by_parts(_packing.step_size, packed), self.packed)
 
     @property
     def prev_signs(self) -> optax.Params:
-        """The remembered signs, -1, 0 (none) or 1, as a pytree of int8 shaped like the parameters.
-
-        A complex leaf gives a complex array: a sign for either part.
-        """
+        """The remembered signs: see `optax_rprop.prev_signs`."""
         return jax.tree.map(_signs, self.packed)
 
     @classmethod
@@ -55,12 +52,10 @@ class ScaleByRpropState(NamedTuple):
         """Makes a state: for a warm start, or to go on from another library's.
 
         Args:
-          step_sizes: a pytree of arrays, floating-point or complex: above 0, in
-            the parameters' units. Its types become the state's, float32 where a
-            type has less range than bfloat16.
-          prev_signs: a pytree of the same structure and shapes; any real numbers,
-            of which the signs count (a previous gradient will do). Where a sign
-            is 0 or NaN, none is remembered.
+          step_sizes: a pytree of arrays, floating-point or complex, in the parameters' units.
+            Its types become the state's, float32 where a type has less range than bfloat16.
+          prev_signs: a pytree of the same structure and shapes; any real numbers, of which the
+            signs count (a previous gradient will do). 0 and NaN mean none.
           prev_value: the previous loss, for `irprop_plus`.
 
         Returns:
@@ -74,8 +69,7 @@ class ScaleByRpropState(NamedTuple):
             and at most 2**31.
 
         Example:
-          >>> import jax.numpy as jnp
-          >>> import optax_rprop
+          >>> import jax.numpy as jnp, optax_rprop
           >>> state = optax_rprop.ScaleByRpropState.from_step_sizes(
           ...     jnp.array([0.1, 0.2]), jnp.array([-1, 0]))
           >>> state.step_sizes, state.prev_signs
@@ -118,9 +112,8 @@ def step_sizes(opt_state: optax.OptState) -> optax.Params:
     """The step sizes inside any optimizer state.
 
     Args:
-      opt_state: a state that holds one Rprop state at any depth: that of a chain,
-        of `optax.masked`, `optax.MultiSteps`, `optax.inject_hyperparams` or
-        `flax.nnx.Optimizer`, for instance.
+      opt_state: a state that holds one Rprop state at any depth: that of a chain, of
+        `optax.masked`, `optax.inject_hyperparams` or `flax.nnx.Optimizer`, for instance.
 
     Returns:
       A pytree shaped like the parameters, of the state's floating-point types,
@@ -130,8 +123,7 @@ def step_sizes(opt_state: optax.OptState) -> optax.Params:
       ValueError: if `opt_state` holds no Rprop state, or several.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import optax_rprop
+      >>> import jax.numpy as jnp, optax_rprop
       >>> opt_state = optax_rprop.rprop(0.1).init({"w": jnp.zeros(2)})
       >>> optax_rprop.step_sizes(opt_state)
       {'w': Array([0.1, 0.1], dtype=float32)}
@@ -142,20 +134,11 @@ def step_sizes(opt_state: optax.OptState) -> optax.Params:
 def prev_signs(opt_state: optax.OptState) -> optax.Params:
     """The remembered gradient signs inside any optimizer state.
 
-    Args:
-      opt_state: as for `step_sizes`.
-
-    Returns:
-      A pytree shaped like the parameters, of int8: -1, 1, or 0 where no sign is
-      remembered (at the start, after a zero gradient, after most reversals). A
-      complex leaf gives a complex array, a sign for either part.
-
-    Raises:
-      ValueError: if `opt_state` holds no Rprop state, or several.
+    As `step_sizes`, but of int8: -1, 1, or 0 where no sign is remembered (at the start,
+    after a zero gradient, after most reversals). A complex leaf gives a complex array.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> import optax_rprop
+      >>> import jax.numpy as jnp, optax_rprop
       >>> opt_state = optax_rprop.rprop(0.1).init({"w": jnp.zeros(2)})
       >>> optax_rprop.prev_signs(opt_state)
       {'w': Array([0, 0], dtype=int8)}

@@ -58,13 +58,11 @@ def scale_by_adaptive_gains(
       \bar u_t &= \theta \bar u_{t-1} + (1 - \theta) u_t
 
     and the outgoing update is :math:`\gamma_t u_t`.
-
-    :math:`\kappa, \phi, \theta, \gamma_{min}, \gamma_{max}` are `increase`,
-    `decrease`, `average_decay`, `min_gain` and `max_gain`. The average is the one
-    before :math:`u_t` enters it, as in Jacobs' rule: an update is not to agree with
-    itself. An update that is NaN or infinite counts as zero. (A direction that has
-    averages of its own may stay NaN after one NaN gradient, and no weight would move
-    again: keep it from them with optax.apply_if_finite.)
+    :math:`\kappa, \phi, \theta, \gamma_{min}, \gamma_{max}` are the arguments in turn. The
+    average is the one before :math:`u_t` enters it, as in Jacobs' rule: an update is not
+    to agree with itself. An update that is NaN or infinite counts as zero. (A direction
+    with averages of its own may stay NaN after one NaN gradient, and no weight would
+    move again: keep it from them with optax.apply_if_finite.)
 
     With the default increase and decrease, a gain stays around 1 where four updates in
     five agree with their average, and falls where fewer do, as around a minimum. With
@@ -72,13 +70,12 @@ def scale_by_adaptive_gains(
     averages already and agree more: with them, take an `average_decay` of 0.99.
 
     Args:
-      increase: what is added to a gain, a number without unit above 0, where the
-        update agrees with its average (default 0.05).
+      increase: is added to a gain where the update agrees with its average; above 0,
+        without unit (default 0.05).
       decrease: the factor, between 0 and 1, that shrinks a gain where it does not
         (default 0.8).
-      average_decay: the factor, at least 0 and below 1, by which the average forgets
-        in a step (default 0.9: it remembers about ten updates). At 0, each update
-        is compared with the one before it.
+      average_decay: what the average keeps in a step, at least 0 and below 1 (default
+        0.9: it remembers about ten updates). At 0, each update meets the one before it.
       min_gain: the smallest gain, above 0 and at most 1 (default 0.1).
       max_gain: the largest gain, at least 1 (default 10).
 
