@@ -47,6 +47,8 @@ def main():
     ranks = np.tile(np.arange(len(labels)), (options.steps, 1))
     ranks = np.random.default_rng(0).permuted(ranks, axis=1)
 
+    start = init_network(jax.random.key(0), 64, 32, 10)
+
     def loss(params, weights):
         scores = apply_network(params, scans)
         return weights @ optax.softmax_cross_entropy_with_integer_labels(scores, labels)
@@ -61,8 +63,7 @@ def main():
             updates, opt_state = optimizer.update(gradient, opt_state, params, value=value)
             return (optax.apply_updates(params, updates), opt_state), None
 
-        params = init_network(jax.random.key(0), 64, 32, 10)
-        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), ranks)
+        (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), ranks)
         accuracy = jnp.mean(apply_network(params, test_scans).argmax(axis=1) == test_labels)
         return loss(params, jnp.full(len(labels), 1 / len(labels))), accuracy
 

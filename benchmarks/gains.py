@@ -7,6 +7,7 @@ Gains do not always help: with --steps 2000, Adam alone is better on digits. The
 nine gradients of +0.1 for each one of -0.9, on which a weight should stay.
 """
 
+import functools
 import inspect
 import itertools
 
@@ -61,29 +62,35 @@ def optimizer(direction, gains, rate):
     )
 
 
-def mean_losses(direction, task, steps, keys):
-    """For each of GAINS and RATES: the loss of the batches, averaged over the run and the keys."""
-    inputs, targets, outputs, loss_of = task
+def draw(task, steps, key):
+    """A network, and a batch for each step."""
+    inputs, _, outputs, _ = task
+    init_key, batch_key = jax.random.split(key)
+    batch = jax.vmap(lambda key: jax.random.randint(key, (32,), 0, len(inputs)))
+    network = init_network(init_key, inputs.shape[1], 32, outputs)
+    return network, batch(jax.random.split(batch_key, steps))
 
-    def run(gains, rate, key):
+
+def mean_losses(direction, task, drawn):
+    """For each of GAINS and RATES: the loss of the batches, averaged over the run and the draws."""
+    inputs, targets, _, loss_of = task
+
+    def run(gains, rate, drawn):
         made = optimizer(direction, gains, rate)
-        init_key, batch_key = jax.random.split(key)
+        params, batches = drawn
 
-        def step(carry, key):
+        def step(carry, batch):
             params, opt_state = carry
-            batch = jax.random.randint(key, (32,), 0, len(inputs))
             loss, gradient = jax.value_and_grad(
                 lambda params: loss_of(apply_network(params, inputs[batch]), targets[batch]).mean()
             )(params)
             updates, opt_state = made.update(gradient, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss
 
-        params = init_network(init_key, inputs.shape[1], 32, outputs)
-        start = params, made.init(params)
-        return jax.lax.scan(step, start, jax.random.split(batch_key, steps))[1].mean()
+        return jax.lax.scan(step, (params, made.init(params)), batches)[1].mean()
 
     run = jax.vmap(jax.vmap(jax.vmap(run, (None, None, 0)), (None, 0, None)), (0, None, None))
-    return np.asarray(jax.jit(run)(ROWS, RATES, keys)).mean(axis=2)
+    return np.asarray(jax.jit(run)(ROWS, RATES, drawn)).mean(axis=2)
 
 
 def drift(direction):
@@ -111,7 +118,8 @@ def main():
     keys = jax.random.split(jax.random.key(0), options.seeds)
     losses = {}  # by task and direction
     for name, task in tqdm(tasks().items(), desc="tasks", leave=False):
-        losses[name] = {own: mean_losses(own, task, options.steps, keys) for own in DIRECTIONS}
+        drawn = jax.vmap(functools.partial(draw, task, options.steps))(keys)
+        losses[name] = {own: mean_losses(own, task, drawn) for own in DIRECTIONS}
     drifts = {direction: drift(direction) for direction in DIRECTIONS}
 
     print(f"Loss of the batches, mean of {options.steps} steps and {options.seeds} seeds, at the")

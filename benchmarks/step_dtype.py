@@ -29,9 +29,10 @@ OPTIMIZERS = {  # with float32 step sizes, and with bfloat16
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-@functools.partial(jax.vmap, in_axes=(None, None, None, 0))
-def count(optimizer, make, target, key):
-    return count_iterations(optimizer, *make(key), target, limit=10_000)[0]
+@functools.partial(jax.vmap, in_axes=(None, None, None, 0, 0))
+def count(optimizer, loss, target, params, data):
+    loss = functools.partial(loss, data)
+    return count_iterations(optimizer, loss, params, target, limit=10_000)[0]
 
 
 def main():
@@ -43,34 +44,36 @@ def main():
     scans, digits = load_digits(return_X_y=True)
     scans = jnp.asarray(scans / 16, jnp.float32)
 
-    def network(key):
-        def loss(params):
-            scores = apply_network(params, scans)
-            return optax.softmax_cross_entropy_with_integer_labels(scores, digits).mean()
+    def draw_network(key):
+        return init_network(key, 64, 128, 10), None
 
-        return loss, init_network(key, 64, 128, 10)
+    def network(_, params):
+        scores = apply_network(params, scans)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, digits).mean()
 
-    def quadratic(key):
+    def draw_quadratic(key):
         rotation_key, minimum_key = jax.random.split(key)
         rotation = jax.random.orthogonal(rotation_key, 20)
-        minimum = jax.random.normal(minimum_key, 20)
-        eigenvalues = jnp.geomspace(1, 1000, 20)
-        return lambda x: 0.5 * eigenvalues @ (rotation @ (x - minimum)) ** 2, jnp.zeros(20)
+        return jnp.zeros(20), (rotation, jax.random.normal(minimum_key, 20))
+
+    def quadratic(data, x):
+        rotation, minimum = data
+        return 0.5 * jnp.geomspace(1, 1000, 20) @ (rotation @ (x - minimum)) ** 2
 
     problems = {
-        "digits, loss 1e-2": (network, 1e-2, options.networks),
-        "digits, loss 1e-4": (network, 1e-4, options.networks),
-        "quadratic, loss 1e-6": (quadratic, 1e-6, options.quadratics),
+        "digits, loss 1e-2": (draw_network, network, 1e-2, options.networks),
+        "digits, loss 1e-4": (draw_network, network, 1e-4, options.networks),
+        "quadratic, loss 1e-6": (draw_quadratic, quadratic, 1e-6, options.quadratics),
     }
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     axes.axvline(1, color="black", lw=1, zorder=0)
     numbers = {}
     print(f"{'':22}{'':14}{'median steps':>20}{'bfloat16 / float32 of pairs':>36}")
     print(f"{'':22}{'':14}{'float32':>10}{'bfloat16':>10}{'mean':>22}{'range':>14}")
-    for i, (problem, (make, target, seeds)) in enumerate(tqdm(problems.items(), leave=False)):
-        keys = jax.random.split(jax.random.key(0), seeds)
+    for i, (problem, (draw, loss, target, seeds)) in enumerate(tqdm(problems.items(), leave=False)):
+        drawn = jax.vmap(draw)(jax.random.split(jax.random.key(0), seeds))
         for name, pair in OPTIMIZERS.items():
-            steps = [np.asarray(count(optimizer, make, target, keys)) for optimizer in pair]
+            steps = [np.asarray(count(optimizer, loss, target, *drawn)) for optimizer in pair]
             medians = [float(np.median(own)) for own in steps]
             ratios = steps[1] / steps[0]
             mean = np.exp(np.log(ratios).mean())

@@ -42,16 +42,16 @@ def main():
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
     keys = jax.random.split(jax.random.key(0), options.networks)
+    networks = jax.vmap(lambda key: init_network(key, cells.shape[1], 16, 2))(keys)
 
     def at_all_rates(make):
         """The median iterations of all networks, for each of RATES."""
 
-        def iterations(rate, key):
-            params = init_network(key, cells.shape[1], 16, 2)
+        def iterations(rate, params):
             return count_iterations(make(rate), loss, params, 0.01, options.limit)[0]
 
-        of_keys = jax.vmap(iterations, (None, 0))
-        return jax.vmap(lambda rate: jnp.median(of_keys(rate, keys)))(RATES)
+        of_networks = jax.vmap(iterations, (None, 0))
+        return jax.vmap(lambda rate: jnp.median(of_networks(rate, networks)))(RATES)
 
     def at_eta_plus(eta_plus):
         return at_all_rates(functools.partial(optax_rprop.irprop_minus, eta_plus=eta_plus))

@@ -32,33 +32,39 @@ METHODS = {
 }
 
 
-def quadratic(key, condition):
+def draw_quadratic(key):
+    """A rotation and a start."""
     rotation_key, start_key = jax.random.split(key)
-    rotation = jax.random.orthogonal(rotation_key, 20)
+    return jax.random.orthogonal(rotation_key, 20), jax.random.normal(start_key, 20)
+
+
+def quadratic(condition, rotation, x):
     eigenvalues = condition ** jnp.linspace(0, 1, 20)
-    return lambda x: 0.5 * eigenvalues @ (rotation @ x) ** 2, jax.random.normal(start_key, 20)
+    return 0.5 * eigenvalues @ (rotation @ x) ** 2
 
 
-def rosenbrock(key, _):
-    def objective(x):
-        return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-    return objective, jax.random.normal(key, 5)
+def draw_rosenbrock(key):
+    return None, jax.random.normal(key, 5)
 
 
-PROBLEMS = {  # what makes a function and a start from a key, the condition, the loss to reach
-    "quadratic, condition 10": (quadratic, 10.0, 1e-10),
-    "quadratic, condition 100": (quadratic, 100.0, 1e-10),
-    "quadratic, condition 1000": (quadratic, 1000.0, 1e-10),
-    "Rosenbrock": (rosenbrock, 0.0, 1e-8),
+def rosenbrock(condition, rotation, x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+PROBLEMS = {  # what is drawn from a key, the function, its condition, the loss to reach
+    "quadratic, condition 10": (draw_quadratic, quadratic, 10.0, 1e-10),
+    "quadratic, condition 100": (draw_quadratic, quadratic, 100.0, 1e-10),
+    "quadratic, condition 1000": (draw_quadratic, quadratic, 1000.0, 1e-10),
+    "Rosenbrock": (draw_rosenbrock, rosenbrock, 0.0, 1e-8),
 }
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-@functools.partial(jax.vmap, in_axes=(None, None, 0, None, None, None))
-def run(name, make, key, condition, target, limit):
+@functools.partial(jax.vmap, in_axes=(None, None, None, 0, 0, None, None))
+def run(name, function, condition, rotation, start, target, limit):
     """The iterations until the loss is at the target, and the last loss."""
-    return count_iterations(METHODS[name], *make(key, condition), target, limit)
+    objective = functools.partial(function, condition, rotation)
+    return count_iterations(METHODS[name], objective, start, target, limit)
 
 
 def main():
@@ -70,10 +76,11 @@ def main():
     numbers = {problem: {} for problem in PROBLEMS}
     print(f"Median iterations of {options.seeds} seeds (in brackets: how many reached the target)")
     for panel, (problem, found) in zip(panels, tqdm(numbers.items(), leave=False), strict=True):
-        make, condition, target = PROBLEMS[problem]
+        draw, function, condition, target = PROBLEMS[problem]
+        drawn = jax.vmap(draw)(keys)
         cells = []
         for row, name in enumerate(METHODS):
-            count, last = run(name, make, keys, condition, target, options.limit)
+            count, last = run(name, function, condition, *drawn, target, options.limit)
             count, last = np.asarray(count), np.asarray(last)
             reached = count[last <= target]
             median = np.median(count)

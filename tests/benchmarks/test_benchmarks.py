@@ -12,6 +12,12 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RULES = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
+# Compiling takes most of the time: XLA optimizes less, PyTorch does not compile. One device.
+ENVIRONMENT = os.environ | {
+    "XLA_FLAGS": "--xla_backend_optimization_level=1",
+    "JAX_ENABLE_X64": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+}
 pytestmark = pytest.mark.slow
 
 
@@ -24,7 +30,7 @@ def run(tmp_path):
         script = BENCHMARKS / f"{name}.py"
         ran = subprocess.run(
             [sys.executable, "-W", "error", script, *arguments, "--json", written, "--plot", plot],
-            env={k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")},
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=600,
@@ -37,7 +43,7 @@ def run(tmp_path):
 
 
 def test_step_time(run):
-    numbers, printed = run("step_time", "--cases", "tiny", "--turns", "1", "--torch-timeout", "20")
+    numbers, printed = run("step_time", "--cases", "tiny", "--turns", "1", "--torch-timeout", "120")
     tiny = numbers["tiny"]
     state = {name: own["state_bytes_per_weight"] for name, own in tiny.items()}
     assert [state[name] for name in (*RULES, "momentum")] == [4] * 5
@@ -47,8 +53,8 @@ def test_step_time(run):
         assert own["seconds"] > 0
         assert f"\n{name} " in printed
     assert tiny["irprop_minus"]["trace_seconds"] > 0 < tiny["irprop_minus"]["compile_seconds"]
-    # Whether it compiles in the time given is for the machine to say.
-    assert ("torch foreach" in tiny) is (importlib.util.find_spec("torch") is not None)
+    for name in ("torch foreach", "torch compiled"):
+        assert (name in tiny) is (importlib.util.find_spec("torch") is not None)
 
 
 # Medians of 20 seeds of an independent NumPy implementation, whose seeds were others.

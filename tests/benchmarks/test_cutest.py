@@ -17,21 +17,40 @@ ROOT = Path(__file__).parents[2]
 # Beale 1958; Hock & Schittkowski 1981, problem 5; LIARWHD has 5,000 variables.
 KNOWN = {"BEALE": (14.203125, 0.0), "HS5": (1.0, -1.9132229549810367)}
 
+# Several runs in one process, as the imports take longer than most of them.
+SCRIPT = """
+import json, runpy, sys
 
-def run(*arguments):
-    command = [sys.executable, "-m", "benchmarks.cutest", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
-    ).stdout
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    runpy.run_module("benchmarks.cutest", run_name="__main__")
+    print(end="\f")
+"""
 
 
-def test_three_problems(tmp_path):
+def run(*runs):
+    """What the benchmark prints, with the arguments of each of the runs."""
+    command = [sys.executable, "-c", SCRIPT, json.dumps([[*map(str, own)] for own in runs])]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600)
+    return ran.stdout.split("\f")[:-1]
+
+
+def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     raw, counts = tmp_path / "raw.jsonl", tmp_path / "counts.json.gz"
     arguments = ("--problems", "BEALE", "HS5", "LIARWHD", "--evaluations", 300, "--out", raw)
-    table = run(*arguments, "--json", counts, "--plot", tmp_path / "plot.png")
+    single = tmp_path / "float32.jsonl"
+    short = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
+    _, table, _, beale, again = run(
+        # The first, as importing sif2jax as a whole would switch to float64.
+        (*short, "--dtype", "float32", "--out", single, "--plot", tmp_path / "single.png"),
+        (*arguments, "--json", counts, "--plot", tmp_path / "first.png"),
+        (*arguments, "--plot", tmp_path / "plot.png"),
+        ("--from", counts, "--problems", "BEALE"),
+        ("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png"),
+    )
     assert "more than 2,000 variables (1): LIARWHD" in table
 
     lines = raw.read_text().splitlines()
+    assert len(lines) == 3  # nothing was run again
     records = {record["problem"]: record for record in map(json.loads, lines)}
     for problem, (start, least) in KNOWN.items():
         assert records[problem]["f0"] == start
@@ -42,20 +61,10 @@ def test_three_problems(tmp_path):
         # These know nothing of bounds.
         assert ("optax.lbfgs" in ends) is ("optimistix.BFGS" in ends) is (problem == "BEALE")
 
-    run(*arguments, "--plot", tmp_path / "plot.png")
-    assert raw.read_text().splitlines() == lines  # nothing was run again
-    beale = run("--from", counts, "--problems", "BEALE")
     assert beale.startswith("\nBEALE: 2 variables, scaled condition")
     assert "SciPy L-BFGS-B" in beale
-    again = run("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png")
     assert again.splitlines()[:-1] == table.splitlines()[:-1]
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "plot.png").read_bytes()
 
-
-def test_float32(tmp_path):
-    """Importing sif2jax as a whole would switch to float64."""
-    raw = tmp_path / "raw.jsonl"
-    arguments = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
-    run(*arguments, "--dtype", "float32", "--out", raw, "--plot", tmp_path / "plot.png")
-    losses = json.loads(raw.read_text())["best"]["irprop_minus"]
+    losses = json.loads(single.read_text())["best"]["irprop_minus"]
     assert losses == [float(f"{np.float32(loss):.12g}") for loss in losses]
