@@ -1,14 +1,7 @@
 """Rprop (resilient backpropagation) for JAX, as Optax gradient transformations."""
 
-from optax_rprop import contrib
-from optax_rprop._optimizers import (
-    irprop_minus,
-    irprop_plus,
-    rprop,
-    rprop_minus,
-    rprop_plus,
-    shark_irprop_minus,
-)
+from optax_rprop import _optimizers, contrib
+from optax_rprop._optimizers import *  # noqa: F403 - its `__all__` names every optimizer
 from optax_rprop._state import ScaleByRpropState, converged, prev_signs, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
@@ -18,13 +11,8 @@ __all__ = [
     "ScaleByRpropState",
     "contrib",
     "converged",
-    "irprop_minus",
-    "irprop_plus",
     "prev_signs",
-    "rprop",
-    "rprop_minus",
-    "rprop_plus",
     "scale_by_rprop",
-    "shark_irprop_minus",
     "step_sizes",
 ]
+__all__ += _optimizers.__all__

@@ -13,6 +13,15 @@ from jax.typing import DTypeLike
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._transform import scale_by_rprop
 
+__all__ = [
+    "irprop_minus",
+    "irprop_plus",
+    "rprop",
+    "rprop_minus",
+    "rprop_plus",
+    "shark_irprop_minus",
+]
+
 _Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
 Made = TypeVar("Made", bound=Callable[..., _Optimizer])
 
