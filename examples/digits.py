@@ -70,7 +70,7 @@ def train(make, rate):
 figure, (curves, by_rate) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
 print("optimizer          best rate   steps to 1e-4   accuracy then   rates that get there")
 steps = {}
-for name, make in (bar := tqdm(OPTIMIZERS.items(), leave=False)):
+for name, make in (bar := tqdm(OPTIMIZERS.items(), leave=False, disable=None)):
     losses, accuracies = map(np.array, jax.lax.map(functools.partial(train, make), RATES))
     steps[name] = np.logical_and.accumulate(~(losses <= 1e-4), axis=1).sum(axis=1)
     best, least = steps[name].argmin(), steps[name].min()
