@@ -70,6 +70,7 @@ KINDS = [make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])]
 every_optimizer = parametrize(OPTIMIZERS)
 every_plain_optimizer = parametrize(PLAIN)
 every_kind = parametrize(KINDS)
+every_plain_kind = parametrize(PLAIN[:2])
 every_kind_without_loss = every_kind_but(*TAKE_LOSS)
 
 STEPS = 30
