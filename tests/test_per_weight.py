@@ -29,10 +29,6 @@ def in_a_row(tree):
     )
 
 
-NUMBERS = ("learning_rate", "eta_minus", "eta_plus", "min_step_size", "max_step_size")
-
-OTHERS = [rule for rule in streams.OPTIMIZERS if rule != "irprop_plus"]
-
 # A prefix, and the ten numbers that it stands for.
 PREFIXES = [
     (0.5, [0.5] * 10),
@@ -51,29 +47,34 @@ PREFIXES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "prefix", "numbers"),
-    # Rules do not see a prefix, only what each weight's number is: one of them meets all.
-    [("irprop_plus", *row) for row in PREFIXES] + [(rule, *PREFIXES[3]) for rule in OTHERS],
-)
-@pytest.mark.parametrize("argument", NUMBERS)
-def test_a_prefix_is_each_weights_own_number(rule, prefix, numbers, argument):
-    """Bit-equal to ten optimizers of one weight each."""
-    others = {"min_step_size": 0.05, "max_step_size": 2.0, "learning_rate": 1.0}
-    if argument == "max_step_size":
-        others["learning_rate"] = 0.07
-    # Powers of two, so that the prefix's float32 and Python's numbers stay equal.
-    scale = {"eta_minus": 0.5, "eta_plus": 16.0}.get(argument, 1.0)
-    prefix = jax.tree.map(lambda number: number * scale, prefix)
-    numbers = [number * scale for number in numbers]
-    make = getattr(optax_rprop, rule)
-    together = streams.run(make(**{**others, argument: prefix}), PARAMS, as_tree(GRADIENTS), LOSSES)
+# Each argument's numbers are these times a power of two: so float32 and Python keep them equal,
+# step sizes start between their limits, and reach both.
+SCALES = {
+    "learning_rate": 1.0,
+    "eta_minus": 0.5,
+    "eta_plus": 16.0,
+    "min_step_size": 1 / 16,
+    "max_step_size": 16.0,
+}
+
+
+@pytest.mark.parametrize("turn", range(len(PREFIXES)))
+def test_a_prefix_is_each_weights_own_number(turn):
+    """Bit-equal to ten optimizers of one weight each; by turns, each argument has each prefix.
+
+    With the rule that has all: of a prefix, every rule sees what one leaf's numbers are.
+    """
+    prefixes, numbers = {}, {}
+    for place, (argument, scale) in enumerate(SCALES.items()):
+        prefix, own = PREFIXES[(place + turn) % len(PREFIXES)]
+        prefixes[argument] = jax.tree.map(lambda number, scale=scale: number * scale, prefix)
+        numbers[argument] = jnp.asarray(own, jnp.float32) * scale
+    make = optax_rprop.irprop_plus
+    together = streams.run(make(**prefixes), PARAMS, as_tree(GRADIENTS), LOSSES)
     alone = jax.vmap(
-        lambda number, gradients: streams.run(
-            make(**{**others, argument: number}), jnp.zeros(()), gradients, LOSSES
-        ),
+        lambda given, gradients: streams.run(make(**given), jnp.zeros(()), gradients, LOSSES),
         out_axes=1,
-    )(jnp.asarray(numbers, jnp.float32), GRADIENTS.T)
+    )(numbers, GRADIENTS.T)
     for got, wanted in zip(together, alone, strict=True):
         streams.assert_same_bits(in_a_row(got), wanted)
 

@@ -72,35 +72,32 @@ def test_equals_the_papers_with_64_bits(rule, dtype):
 SEQUENCES = np.array(list(itertools.product((-1.0, 0.0, 1.0, np.nan), repeat=5)), np.float32).T
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [(1e-6, 50.0), (0.1, 50.0), (1e-6, 0.1)],
-    ids=["free", "at the minimum", "at the maximum"],
-)
+# Of the step size: free, at its minimum, at its maximum.
+LIMITS = ((1e-6, 50.0), (0.1, 50.0), (1e-6, 0.1))
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_every_sequence_of_signs(rule, limits):
+def test_every_sequence_of_signs(rule):
     """All of -, 0, + and NaN up to length 5; for irprop_plus times the loss rising or not."""
-    given = {
-        "learning_rate": 0.1,
-        "min_step_size": limits[0],
-        "max_step_size": limits[1],
-    }
-    values = np.zeros(SEQUENCES.shape[1], np.float32)
     answers = (False, True) if rule == "irprop_plus" else (False,)
     patterns = itertools.product(answers, repeat=5)
     # Where it does not rise, the loss stays and falls in turn: neither is a rise.
     changes = [[1 if rises else -(step % 2) for step, rises in enumerate(p)] for p in patterns]
     losses = np.cumsum(changes, axis=1).astype(np.float32)
-    optimizer = make(rule, **given)
-    actual = jax.vmap(lambda loss: jnp.stack(_weights_and_steps(optimizer, values, loss)))(losses)
-    for trace, loss in zip(actual, losses, strict=True):
-        expected = reference.run(rule, values, SEQUENCES, loss, **given)
-        streams.assert_same_bits(trace, np.stack([part.astype(np.float32) for part in expected]))
-
-
-def _weights_and_steps(optimizer, values, losses):
-    weights, step_sizes, signs = streams.run(optimizer, jnp.asarray(values), SEQUENCES, losses)
-    return weights, step_sizes, signs.astype(np.float32)
+    smallest, largest = np.repeat(np.float32(LIMITS).T, SEQUENCES.shape[1], axis=1)
+    first = np.float32(0.1)
+    optimizer = make(rule, learning_rate=first, min_step_size=smallest, max_step_size=largest)
+    side_by_side = np.tile(SEQUENCES, len(LIMITS))
+    start = jnp.zeros(smallest.size)
+    actual = jax.vmap(lambda loss: streams.run(optimizer, start, side_by_side, loss))(losses)
+    for which, (low, high) in enumerate(LIMITS):
+        given = {"learning_rate": 0.1, "min_step_size": low, "max_step_size": high}
+        for row, loss in enumerate(losses):
+            values = np.zeros(SEQUENCES.shape[1], np.float32)
+            expected = reference.run(rule, values, SEQUENCES, loss, **given)
+            for got, wanted in zip(actual, expected, strict=True):
+                found = np.split(np.asarray(got[row]), len(LIMITS), axis=1)[which]
+                streams.assert_same_bits(found, wanted)
 
 
 # After a first gradient of the row's sign and a second of the column's, starting
@@ -170,14 +167,12 @@ def test_optax_is_one_step_late():
 def test_magnitudes_do_not_matter(rule):
     gradients = streams.gradients(200, 32, np.float32, (-6, 6), special=False)
     losses = np.random.default_rng(1).standard_normal(200)
-    start = jnp.zeros(32)
-    plain, small, large = (
-        streams.run(make(rule), start, gradients * np.float32(2.0**power), losses)
-        for power in (0, -100, 100)
-    )
-    for part in range(3):
-        streams.assert_same_bits(small[part], plain[part])
-        streams.assert_same_bits(large[part], plain[part])
+    scaled = [gradients * np.float32(2.0**power) for power in (0, -100, 100)]
+    side_by_side = np.concatenate(scaled, axis=1)
+    for part in streams.run(make(rule), jnp.zeros(96), side_by_side, losses):
+        plain, small, large = np.split(np.asarray(part), 3, axis=1)
+        streams.assert_same_bits(small, plain)
+        streams.assert_same_bits(large, plain)
 
 
 @pytest.mark.usefixtures("x64")

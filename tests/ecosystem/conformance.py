@@ -56,13 +56,22 @@ def every_optimizer_but(*others):
     return parametrize([make for make in OPTIMIZERS if make not in others])
 
 
+def every_kind_but(*others):
+    return parametrize([make for make in KINDS if make not in others])
+
+
 NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
-every_optimizer = parametrize(OPTIMIZERS)
-every_plain_optimizer = parametrize(PLAIN)
 # What follows the loss: rprop_plus takes it where it may undo what is not finite.
 UNDOING = [make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"]
 TAKE_LOSS = [*NEED_LOSS, *UNDOING]
-every_optimizer_without_loss = every_optimizer_but(*TAKE_LOSS)
+# One of each kind that a wrapper or a loop can tell apart: by whether it needs or takes the loss,
+# whether it reads the parameters, and the state's type. Rules differ in the step of a leaf alone.
+KINDS = [make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])]
+every_optimizer = parametrize(OPTIMIZERS)
+every_plain_optimizer = parametrize(PLAIN)
+every_kind = parametrize(KINDS)
+every_plain_kind = parametrize(PLAIN[:2])
+every_kind_without_loss = every_kind_but(*TAKE_LOSS)
 
 STEPS = 30
 VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
@@ -128,6 +137,19 @@ def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
     given = (gradients,) if losses is None else (gradients, jnp.asarray(losses, float))
     state = optimizer.init(params) if state is None else state
     return jax.jit(lambda *start: jax.lax.scan(step, start, given)[0])(params, state)
+
+
+@functools.cache
+def plain_run(make, until=STEPS):
+    """The parameters and the state after the first steps, in no wrapper."""
+    return run(make(), gradients=GRADIENTS[:until], losses=LOSSES[:until])
+
+
+@functools.cache
+def changed_run(make, number, late):
+    """Those of all steps, where after ten steps one number is another."""
+    params, state = plain_run(make, 10)
+    return run(make(**{number: late}), params, GRADIENTS[10:], LOSSES[10:], state)
 
 
 def linear_loss(params, row):

@@ -10,7 +10,7 @@ import optax
 import pytest
 import reference
 import streams
-from conformance import LOSSES, STEPS, every_optimizer, options_of, rule_of
+from conformance import LOSSES, STEPS, every_kind, every_optimizer, options_of, rule_of
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
@@ -68,7 +68,7 @@ def step_of(optimizer):
     return jax.jit(step)
 
 
-@every_optimizer
+@every_kind
 def test_follows_papers(make, mesh):
     optimizer = make()
     params = on_devices(mesh, VALUES)
@@ -88,14 +88,14 @@ def test_follows_papers(make, mesh):
         streams.assert_same_bits(step_sizes[name].ravel(), expected[1][-1])
 
 
-@every_optimizer
+@every_kind
 def test_init_takes_the_sharding(make, mesh):
     state = make().init(on_devices(mesh, VALUES))
     assert_sharded(optax_rprop.step_sizes(state), mesh)
     assert_sharded(optax_rprop.prev_signs(state), mesh)
 
 
-@every_optimizer
+@every_kind
 def test_compiled_init_is_told_the_sharding(make, mesh):
     """By optax.tree.map_params: inside jit, auto axes cannot be seen."""
     optimizer = make()
@@ -111,7 +111,7 @@ def test_compiled_init_is_told_the_sharding(make, mesh):
     assert_sharded(optax_rprop.step_sizes(state), mesh)
 
 
-@every_optimizer
+@every_kind
 def test_sharding_is_a_fixed_point(make, mesh, caplog):
     """From the second step on, nothing is traced or compiled."""
     optimizer = make()

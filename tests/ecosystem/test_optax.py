@@ -19,11 +19,13 @@ from conformance import (
     VALUES,
     assert_follows_papers,
     assert_same_trees,
-    every_optimizer,
-    every_optimizer_but,
-    every_optimizer_without_loss,
+    changed_run,
+    every_kind,
+    every_kind_but,
+    every_kind_without_loss,
     flat,
     on_even_steps,
+    plain_run,
     run,
     tree,
 )
@@ -35,7 +37,7 @@ import optax_rprop
 loose_types = functools.partial(jax.numpy_dtype_promotion, "standard")
 
 
-@every_optimizer
+@every_kind
 def test_chain(make):
     """Clipping keeps the signs, and with them every step."""
     clipped = optax.chain(optax.clip_by_global_norm(1.0), make())
@@ -45,7 +47,7 @@ def test_chain(make):
     assert_follows_papers(make, *run(named))
 
 
-@every_optimizer
+@every_kind
 def test_weight_decay(make):
     """Before Rprop, decay is a penalty's gradient: it turns signs and has no learning rate."""
     decayed = optax.chain(optax.add_decayed_weights(3.0), make())
@@ -58,46 +60,43 @@ def test_weight_decay(make):
         expected = optax.apply_updates(expected, updates)
     assert_same_trees(params, expected)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain_state))
-    assert np.any(flat(params) != flat(run(make())[0]))
+    assert np.any(flat(params) != flat(plain_run(make)[0]))
 
 
-@every_optimizer
+@every_kind
 def test_inject_hyperparams(make):
     assert_follows_papers(make, *run(optax.inject_hyperparams(make)()))
     given = {"learning_rate": 0.1, "eta_minus": 0.3, "max_step_size": 0.2}
     assert_follows_papers(make, *run(optax.inject_hyperparams(make)(**given)), **given)
 
 
-@every_optimizer
+@every_kind
 @pytest.mark.parametrize(("name", "late"), [("eta_plus", 2.0), ("max_step_size", 0.011)])
 def test_schedule(make, name, late):
     """From the step on at which a schedule changes, it is the optimizer with the new value."""
     early = {"eta_plus": 1.2, "max_step_size": 50.0}[name]
     schedule = {name: lambda step: jnp.where(step < 10, early, late)}
     params, state = run(optax.inject_hyperparams(make)(**schedule))
-    half, half_state = run(make(), gradients=GRADIENTS[:10], losses=LOSSES[:10])
-    expected, expected_state = run(
-        make(**{name: late}), half, GRADIENTS[10:], LOSSES[10:], half_state
-    )
+    expected, expected_state = changed_run(make, name, late)
     assert_same_trees(params, expected)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(expected_state))
-    assert np.any(flat(params) != flat(run(make())[0]))
+    assert np.any(flat(params) != flat(plain_run(make)[0]))
 
 
-@every_optimizer
+@every_kind
 def test_schedule_on_learning_rate_does_nothing(make):
     """It is the first step size alone; injected, a schedule cannot be told from a number."""
     schedule = optax.exponential_decay(0.01, 1, 0.1)
     assert_follows_papers(make, *run(optax.inject_hyperparams(make)(schedule)))
 
 
-@every_optimizer
+@every_kind
 def test_masked(make):
     params, state = run(optax.masked(make(), {"bias": False, "weight": True}))
     assert_follows_papers(make, params["weight"], state, GRADIENTS[:, 1:], values=VALUES[1:])
 
 
-@every_optimizer
+@every_kind
 def test_partition(make):
     groups = {"rprop": make(), "frozen": optax.set_to_zero()}
     # optax.partition, by the name that it has had in all versions.
@@ -120,7 +119,7 @@ def test_partition(make):
         )
 
 
-@every_optimizer
+@every_kind
 def test_multi_steps(make):
     """Each pair of micro-batches makes one step; the second one's call gets the mean loss."""
     # A NaN never leaves its sum again.
@@ -132,7 +131,7 @@ def test_multi_steps(make):
     assert_follows_papers(make, params, state, FINITE)
 
 
-@every_optimizer
+@every_kind
 def test_multi_steps_that_skips_what_is_not_finite(make):
     """What README says to do about a NaN: that micro-batch has never been."""
     finite = np.isfinite(GRADIENTS).all(axis=1)
@@ -142,7 +141,7 @@ def test_multi_steps_that_skips_what_is_not_finite(make):
     assert_follows_papers(make, params, state, GRADIENTS[finite], LOSSES[finite])
 
 
-@every_optimizer
+@every_kind
 def test_apply_if_finite(make):
     """A step with a gradient that is not finite has never been."""
     gradients = GRADIENTS.copy()
@@ -152,20 +151,20 @@ def test_apply_if_finite(make):
     assert_follows_papers(make, params, state, GRADIENTS[finite], LOSSES[finite])
 
 
-@every_optimizer
+@every_kind
 def test_flatten(make):
     params, state = run(optax.flatten(make()))
     assert_follows_papers(make, params, state)
     assert optax_rprop.step_sizes(state).shape == VALUES.shape
 
 
-@every_optimizer
+@every_kind
 def test_conditionally_mask(make):
     params, state = run(optax.conditionally_mask(make(), on_even_steps))
     assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
 
 
-@every_optimizer
+@every_kind
 def test_conditionally_transform(make):
     """On the other steps it hands the gradient on; the mask behind it drops that."""
     mask = optax.conditionally_mask(optax.identity(), on_even_steps)
@@ -173,14 +172,14 @@ def test_conditionally_transform(make):
     assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
 
 
-@every_optimizer_but(*BOUNDED)  # the box is around the parameters given, not around z
+@every_kind_but(*BOUNDED)  # the box is around the parameters given, not around z
 def test_schedule_free(make):
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
     assert_follows_papers(make, state.z, state)
 
 
-@every_optimizer_but(*BOUNDED)  # it multiplies updates that end at a bound
+@every_kind_but(*BOUNDED)  # it multiplies updates that end at a bound
 def test_mechanize(make):
     """It learns a factor for the updates, and leaves the step sizes alone."""
     wrapped = contrib.mechanize(make())
@@ -189,12 +188,12 @@ def test_mechanize(make):
         pytest.skip("the mechanize of this older Optax keeps the loss to itself")
     with loose_types():
         _, state = run(wrapped, losses=LOSSES if takes_loss else None)
-    _, plain = run(make())
+    _, plain = plain_run(make)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain))
     assert_same_trees(optax_rprop.prev_signs(state), optax_rprop.prev_signs(plain))
 
 
-@every_optimizer
+@every_kind
 def test_reduce_on_plateau(make):
     """The factor that it multiplies updates with is 1 for as long as it is patient."""
     with loose_types():
@@ -202,7 +201,7 @@ def test_reduce_on_plateau(make):
         assert_follows_papers(make, *run(patient))
 
 
-@every_optimizer_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
+@every_kind_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
 def test_split_real_and_imaginary(make):
     """Its pairs of reals are what a complex parameter is here without it."""
     params = jnp.asarray(VALUES + 1j * VALUES[::-1])
@@ -217,16 +216,16 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_optimizer_but(*TAKE_LOSS, *BOUNDED)  # it moves the parameters itself
+@every_kind_but(*TAKE_LOSS, *BOUNDED)  # it moves the parameters itself
 def test_lookahead(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
         _, state = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
-    _, plain = run(make())
+    _, plain = plain_run(make)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain))
 
 
-@every_optimizer_without_loss
+@every_kind_without_loss
 def test_sharpness_aware_minimization(make):
     """Every second gradient, the one at the disturbed point, is Rprop's."""
     with loose_types():
@@ -255,7 +254,7 @@ def test_wrappers_that_keep_the_loss_to_themselves(wrap, params):
         in_a_chain.update(gradient, state, params, value=1.0)
 
 
-@every_optimizer
+@every_kind
 def test_tree_get(make):
     """The state's names are found, and hide none of those that a wrapper has."""
     # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
@@ -270,20 +269,18 @@ def test_tree_get(make):
         assert get(state, "prev_value") == LOSSES[-1]
 
 
-@every_optimizer
+@every_kind
 def test_tree_set(make):
     """A hyperparameter set in the state holds from the next step on."""
     optimizer = optax.inject_hyperparams(make)()
     params, state = run(optimizer, gradients=GRADIENTS[:10], losses=LOSSES[:10])
     state = optax.tree_utils.tree_set(state, eta_plus=jnp.float32(2.0))
     params, state = run(optimizer, params, GRADIENTS[10:], LOSSES[10:], state)
-    half = run(make(), gradients=GRADIENTS[:10], losses=LOSSES[:10])
-    expected, _ = run(make(eta_plus=2.0), half[0], GRADIENTS[10:], LOSSES[10:], half[1])
-    assert_same_trees(params, expected)
-    assert np.any(flat(params) != flat(run(make())[0]))
+    assert_same_trees(params, changed_run(make, "eta_plus", 2.0)[0])
+    assert np.any(flat(params) != flat(plain_run(make)[0]))
 
 
-@every_optimizer
+@every_kind
 def test_tree_map_params(make):
     """Every array shaped like the parameters is known as such, and the loss as none."""
     optimizer = make()

@@ -14,6 +14,7 @@ from conformance import (
     GRADIENTS,
     LOSSES,
     VALUES,
+    every_plain_kind,
     every_plain_optimizer,
     flat,
     of_weight_alone,
@@ -68,7 +69,7 @@ def test_the_numbers_differ_where_it_shows():
     assert (flat(free) < NUMBERS["lower"]).any()
 
 
-@every_plain_optimizer
+@every_plain_kind
 @pytest.mark.parametrize(
     ("wrap", "gradients"),
     [
@@ -85,18 +86,18 @@ def test_wrappers(make, wrap, gradients):
     assert_each_follows_papers(make, *ran, gradients)
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_inject_hyperparams(make):
     assert_each_follows_papers(make, *run(optax.inject_hyperparams(make)(**PREFIXES)))
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_flatten(make):
     """It hands on one array of all weights, and so their numbers are one, too."""
     assert_each_follows_papers(make, *run(optax.flatten(make(**NUMBERS))))
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_part_of_the_tree(make):
     """A wrapper that hands on part of the parameters takes a prefix of that part."""
     for optimizer in of_weight_alone(make(**OF_WEIGHT_ALONE)):
@@ -104,7 +105,7 @@ def test_part_of_the_tree(make):
         assert_each_follows_papers(make, params["weight"], state, weights=range(1, 5))
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_vmap(make):
     """A sweep over trees of numbers."""
     swept = {"learning_rate": jax.tree.map(lambda x: jnp.stack([x, x / 2]), tree(VALUES**2 + 0.1))}
@@ -114,12 +115,12 @@ def test_vmap(make):
         streams.assert_same_bits(flat(one), flat(run(make(**given))[0]))
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_flax_nnx_optimizer(make):
     assert_each_follows_papers(make, *run_nnx(make(**PREFIXES)))
 
 
-@every_plain_optimizer
+@every_plain_kind
 def test_sharded(make):
     """The numbers sharded like their weights."""
     split = on_two_devices()

@@ -13,6 +13,7 @@ from conformance import (
     NARROW,
     VALUES,
     assert_follows_papers,
+    every_kind,
     every_optimizer,
     every_optimizer_but,
     options_of,
@@ -30,7 +31,7 @@ SWEEP = {
 }
 
 
-@every_optimizer
+@every_kind
 def test_vmap_over_every_hyperparameter(make):
     """A sweep in one compiled function: each member is the run with its numbers alone."""
     params, states = jax.jit(jax.vmap(lambda given: run(make(**given))))(SWEEP)
@@ -40,7 +41,7 @@ def test_vmap_over_every_hyperparameter(make):
         assert_follows_papers(make, one, state, **given)
 
 
-@every_optimizer
+@every_kind
 def test_vmapped_ensemble(make):
     """Members with parameters, gradients and losses of their own."""
     values, gradients = (np.stack([x, -x, x / 2]) for x in (VALUES, GRADIENTS))
@@ -65,7 +66,7 @@ NUMBERS = {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}
 @pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
 def test_derivative_through_updates(make, derivative):
     """By the first step size and the two factors, through thirty steps."""
-    jacobian = derivative(lambda numbers: final_weights(make, numbers, float))(NUMBERS)
+    jacobian = jax.jit(derivative(lambda numbers: final_weights(make, numbers, float)))(NUMBERS)
     for name, number in NUMBERS.items():
         change = 1e-5
         weights = [
@@ -85,7 +86,7 @@ def test_derivative_through_updates(make, derivative):
         np.testing.assert_allclose(jacobian[name], difference, rtol=1e-8, atol=1e-7)
 
 
-@every_optimizer
+@every_kind
 def test_derivative_in_float32(make):
     """Right at ordinary scales; on its way back it is 2**-96 of itself, and may vanish there."""
 
@@ -102,7 +103,7 @@ def test_derivative_in_float32(make):
     assert derivative(2.0**-60) == 0
 
 
-@every_optimizer
+@every_kind
 def test_donation(make):
     """The state shares no memory with the parameters, and its memory is used again."""
     optimizer = make()

@@ -2,7 +2,7 @@ import jax
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def float64():
     with jax.enable_x64(True):
         yield
