@@ -69,12 +69,6 @@ def test_readme_paths_exist():
     assert not missing
 
 
-def test_tests_named_by_the_documentation_exist():
-    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "works_with.md").read_text())
-    assert [name for name in named if f"def {name}(" not in tests] == []
-
-
 def sections(function):
     """A docstring's sections by their headings."""
     parts = re.split(r"^(\w+):$", inspect.getdoc(function), flags=re.MULTILINE)
