@@ -11,7 +11,7 @@ import reference_gains
 import streams
 from reference_gains import DEFAULTS
 
-from optax_rprop.contrib import rmsprop_with_gains, scale_by_adaptive_gains
+from optax_rprop.contrib import _adaptive_gains, rmsprop_with_gains, scale_by_adaptive_gains
 
 STEPS = 300
 OTHERS = {
@@ -206,15 +206,15 @@ def test_learning_rate_may_be_a_schedule():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"increase": 0}, "increase=0 must be a finite number above 0"),
+        ({"increase": 0}, "increase=0 must be a finite number above 0.*default is 0.05"),
         ({"increase": np.inf}, "increase=inf must be a finite number"),
-        ({"decrease": 1.0}, "decrease=1 must lie strictly between 0 and 1"),
+        ({"decrease": 1.0}, "decrease=1 must lie strictly between 0 and 1.*default is 0.8"),
         ({"decrease": np.float32(0)}, "decrease=0 must lie strictly"),
-        ({"average_decay": 1}, "average_decay=1 must be at least 0 and below 1"),
+        ({"average_decay": 1}, "average_decay=1 must be at least 0 and below 1.*default is 0.9"),
         ({"average_decay": np.nan}, "average_decay=nan must be"),
-        ({"min_gain": 0.0}, "min_gain=0 must be above 0 and at most 1"),
+        ({"min_gain": 0.0}, "min_gain=0 must be above 0 and at most 1.*default is 0.1"),
         ({"min_gain": np.array(1.5)}, "min_gain=1.5 must be above 0 and at most 1"),
-        ({"max_gain": 0.5}, "max_gain=0.5 must be finite and at least 1"),
+        ({"max_gain": 0.5}, "max_gain=0.5 must be a finite number of at least 1.*default is 10"),
         ({"max_gain": np.ones(2)}, "max_gain=.* must be one number for all parameters"),
     ],
 )
@@ -227,10 +227,10 @@ def test_bad_values(given, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"decay": 1.0}, "decay=1 must be at least 0 and below 1"),
+        ({"decay": 1.0}, "decay=1 must be at least 0 and below 1.*default is 0.9"),
         ({"decay": np.nan}, "decay=nan must be at least 0"),
         ({"learning_rate": np.nan}, "learning_rate=nan must be a finite .* or a schedule"),
-        ({"eps": -1e-8}, "eps=-1e-08 must be a finite number of at least 0"),
+        ({"eps": -1e-8}, "eps=-1e-08 must be a finite number of at least 0.*default is 1e-08"),
     ],
 )
 def test_bad_values_of_rmsprop(given, message):
@@ -269,10 +269,15 @@ def test_an_update_never_becomes_infinite(dtype):
     assert np.isfinite(scaled.astype(float)).all()
 
 
-@pytest.mark.parametrize("make", [scale_by_adaptive_gains, rmsprop_with_gains])
-def test_defaults_are_those_of_the_reference(make):
-    parameters = inspect.signature(make).parameters
-    assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+def test_defaults_are_those_of_the_errors():
+    """`DEFAULTS`, which the reference runs with, the signatures and the messages agree."""
+    for make in (scale_by_adaptive_gains, rmsprop_with_gains):
+        parameters = inspect.signature(make).parameters
+        assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+    for name, (_, demand) in _adaptive_gains._RANGES.items():
+        assert name == "learning_rate" or demand.endswith(
+            f"the default is {parameters[name].default:g}."
+        )
 
 
 def test_trees_that_do_not_fit():

@@ -175,11 +175,11 @@ def rmsprop_with_gains(
         `optax.rmsprop`; the best is often about twice as large.
       decay: that of the average of squared gradients (default 0.9).
       eps: added to that average, under the root (default 1e-8).
-      increase: as all that follow, an argument of `scale_by_adaptive_gains`.
-      decrease: likewise.
-      average_decay: likewise.
-      min_gain: likewise.
-      max_gain: likewise.
+      increase: added to a gain where an update agrees with its average (default 0.05).
+      decrease: the factor that shrinks a gain where it does not (default 0.8).
+      average_decay: that of the average of updates (default 0.9).
+      min_gain: the smallest gain (default 0.1).
+      max_gain: the largest gain (default 10).
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters. A
@@ -256,13 +256,35 @@ _RANGES = {
         lambda x: 0 <= x < np.inf,
         "must be a finite number of at least 0, or a schedule.",
     ),
-    "decay": (lambda x: 0 <= x < 1, "must be at least 0 and below 1."),
-    "eps": (lambda x: 0 <= x < np.inf, "must be a finite number of at least 0."),
-    "increase": (lambda x: 0 < x < np.inf, "must be a finite number above 0."),
-    "decrease": (lambda x: 0 < x < 1, "must lie strictly between 0 and 1."),
-    "average_decay": (lambda x: 0 <= x < 1, "must be at least 0 and below 1."),
-    "min_gain": (lambda x: 0 < x <= 1, "must be above 0 and at most 1, where gains start."),
-    "max_gain": (lambda x: 1 <= x < np.inf, "must be finite and at least 1, where gains start."),
+    "decay": (
+        lambda x: 0 <= x < 1,
+        "must be at least 0 and below 1: it is the memory of squared gradients; "
+        "the default is 0.9.",
+    ),
+    "eps": (
+        lambda x: 0 <= x < np.inf,
+        "must be a finite number of at least 0; the default is 1e-08.",
+    ),
+    "increase": (
+        lambda x: 0 < x < np.inf,
+        "must be a finite number above 0: it is added to a gain; the default is 0.05.",
+    ),
+    "decrease": (
+        lambda x: 0 < x < 1,
+        "must lie strictly between 0 and 1: it multiplies a gain; the default is 0.8.",
+    ),
+    "average_decay": (
+        lambda x: 0 <= x < 1,
+        "must be at least 0 and below 1: it is the average's memory; the default is 0.9.",
+    ),
+    "min_gain": (
+        lambda x: 0 < x <= 1,
+        "must be above 0 and at most 1, where gains start; the default is 0.1.",
+    ),
+    "max_gain": (
+        lambda x: 1 <= x < np.inf,
+        "must be a finite number of at least 1, where gains start; the default is 10.",
+    ),
 }
 
 
