@@ -84,7 +84,7 @@ for name in ("SGD, momentum 0.9", "RMSprop", "Adam"):
     assert steps["irprop_minus"].min() < steps[name].min()
     assert steps["irprop_minus"].max() < 50 < STEPS < steps[name].max()
 curves.set(xlim=(0, 60), ylim=(1e-5, 100), xlabel="step", ylabel="training loss")
-by_rate.set(xlabel="learning rate (Rprop: first step size)", ylabel="steps to 1e-4 (101: never)")
+by_rate.set(xlabel="learning rate or first step size", ylabel=f"steps to 1e-4 ({STEPS + 1}: never)")
 figure.legend(title="steps to 1e-4 at the best rate", loc="outside lower center", ncols=6)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/digits.png")
