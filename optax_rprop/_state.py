@@ -35,7 +35,7 @@ class ScaleByRpropState(NamedTuple):
     @property
     def step_sizes(self) -> optax.Params:
         """The step sizes: see `optax_rprop.step_sizes`."""
-        return jax.tree.map(lambda packed: by_parts(_packing.step_size, packed), self.packed)
+        return jax.tree.map(_sizes, self.packed)
 
     @property
     def prev_signs(self) -> optax.Params:
@@ -81,6 +81,13 @@ class ScaleByRpropState(NamedTuple):
         return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
 
 
+# Compiled as a whole, these read an array in one program, not in six.
+@jax.jit
+def _sizes(packed: jax.Array) -> jax.Array:
+    return by_parts(_packing.step_size, packed)
+
+
+@jax.jit
 def _signs(packed: jax.Array) -> jax.Array:
     signs = by_parts(lambda part: lax.sign(_packing.signed_step(part)), packed)
     return signs if is_complex(signs) else signs.astype(jnp.int8)

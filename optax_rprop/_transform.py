@@ -150,9 +150,14 @@ def scale_by_rprop(
 
 
 def _init_leaf(parameter: Any, learning_rate: Any, dtype: Any) -> jax.Array:
-    first = _packing.fresh(_hyperparameters.as_step_size(learning_rate, dtype))
     # Added to zeros of the parameter's own, so that the state takes its sharding.
-    zeros = jnp.zeros_like(parameter, dtype=dtype)
+    return _add_fresh(jnp.zeros_like(parameter, dtype=dtype), learning_rate)
+
+
+@jax.jit
+def _add_fresh(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
+    """The packed state of one leaf. Compiled once per shape."""
+    first = _packing.fresh(_hyperparameters.as_step_size(learning_rate, zeros.dtype))
     return by_parts(lambda part: part + _hyperparameters.spread(first, part), zeros)
 
 
