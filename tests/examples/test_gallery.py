@@ -1,45 +1,50 @@
 """Every script of the gallery runs to its end, where it has asserted its claims and drawn."""
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import jax
+import matplotlib.pyplot as plt
 import pytest
+from threadpoolctl import threadpool_limits
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
-pytestmark = pytest.mark.slow
 
 
-def run(script, folder, **environment):
-    """What it prints. Warnings are errors; the suite's own settings of JAX are not passed on."""
-    inherited = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        cwd=folder,
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """`run(script)` gives what it prints. JAX promotes types as it does by default."""
+
+    def run(script):
+        monkeypatch.setattr(sys, "argv", [str(script)])
         # Beside other tests, the threads of a BLAS spin: ten times the time on small matrices.
-        env={**inherited, "MPLBACKEND": "Agg", "OPENBLAS_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert [path.name for path in folder.rglob("*.png")] == [f"{script.stem}.png"]
-    return ran.stdout
+        with (
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            threadpool_limits(1),
+        ):
+            runpy.run_path(str(script), run_name="__main__")
+        assert [path.name for path in tmp_path.rglob("*.png")] == [f"{script.stem}.png"]
+        return capsys.readouterr().out
+
+    x64 = jax.config.jax_enable_x64
+    monkeypatch.chdir(tmp_path)
+    plt.switch_backend("agg")
+    yield run
+    plt.close("all")
+    jax.config.update("jax_enable_x64", x64)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_script(script, tmp_path):
-    run(script, tmp_path)
+def test_script(script, run):
+    run(script)
 
 
-def test_from_torch_without_torch(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "torch.py").write_text("raise ImportError")
-    path = os.pathsep.join([str(blocked), os.environ.get("PYTHONPATH", "")])
+def test_from_torch_without_torch(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     (script,) = (script for script in SCRIPTS if script.stem == "from_torch")
-    assert "PyTorch is not installed" in run(script, tmp_path, PYTHONPATH=path)
+    assert "PyTorch is not installed" in run(script)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
