@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench figures docs docs-serve lint format mutate clean
+.PHONY: help demo test test-benchmarks bench figures docs docs-serve lint format mutate clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/%: pyproject.toml
 	@echo "Setting up $(VENV) (once)..."
@@ -18,8 +18,11 @@ $(VENV)/%: pyproject.toml
 demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD and RMSprop
 	@$(BIN)/python examples/digits.py
 
-test: $(VENV)/test ## Run all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test: $(VENV)/test ## Run the tests, but for those of benchmarks/
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/benchmarks
+
+test-benchmarks: $(VENV)/test ## Run every benchmark on a small problem
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks
 
 bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
 	@$(BIN)/python benchmarks/step_time.py

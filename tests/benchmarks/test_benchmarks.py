@@ -18,7 +18,6 @@ ENVIRONMENT = os.environ | {
     "JAX_ENABLE_X64": "0",
     "TORCH_COMPILE_DISABLE": "1",
 }
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
