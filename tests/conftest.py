@@ -18,8 +18,8 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
 
-def pytest_collection_finish():
-    """All that is imported stays: collecting garbage beside it would take a tenth of the time."""
+def pytest_runtest_setup():
+    """What is there before a test stays: to look for garbage in it takes a tenth of the time."""
     gc.freeze()
     gc.set_threshold(100_000)
 

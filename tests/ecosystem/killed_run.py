@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import orbax.checkpoint as ocp
-from conformance import GRADIENTS, LOSSES, OPTIMIZERS, VALUES, bits, run, tree
+from conformance import GRADIENTS, KINDS, LOSSES, VALUES, bits, run, tree
 
 HALF = 15
 
@@ -17,20 +17,20 @@ HALF = 15
 def train(directory):
     checkpointer = ocp.StandardCheckpointer()
     halves = {}
-    for make in OPTIMIZERS:
+    for make in KINDS:
         halves[make.__name__] = run(make(), None, GRADIENTS[:HALF], LOSSES[:HALF])
     checkpointer.save(directory / "checkpoint", halves)
     checkpointer.wait_until_finished()
     print("saved", flush=True)
     while True:
-        for make in OPTIMIZERS:
+        for make in KINDS:
             run(make())
 
 
 def resume(directory):
-    start = {make.__name__: (tree(VALUES), make().init(tree(VALUES))) for make in OPTIMIZERS}
+    start = {make.__name__: (tree(VALUES), make().init(tree(VALUES))) for make in KINDS}
     halves = ocp.StandardCheckpointer().restore(directory / "checkpoint", start)
-    for make in OPTIMIZERS:
+    for make in KINDS:
         params, state = halves[make.__name__]
         end = run(make(), params, GRADIENTS[HALF:], LOSSES[HALF:], state)
         np.savez(directory / f"{make.__name__}.npz", *bits(end))

@@ -12,7 +12,7 @@ import make_checkpoint
 import numpy as np
 import pytest
 import streams
-from conformance import VALUES, bits, every_optimizer, every_plain_optimizer, run
+from conformance import VALUES, bits, every_kind, every_plain_optimizer, run
 
 HERE = Path(__file__).parent
 
@@ -43,7 +43,7 @@ def resumed(tmp_path_factory):
     return directory
 
 
-@every_optimizer
+@every_kind
 def test_orbax_after_a_kill(make, resumed):
     """The run that was killed ends as the run that never was."""
     found = np.load(resumed / f"{make.__name__}.npz")

@@ -5,7 +5,7 @@ import jax.export
 import numpy as np
 import optax
 import streams
-from conformance import every_optimizer
+from conformance import every_kind
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 GRADIENTS = streams.gradients(20, 30, np.float32, (-2, 2))
@@ -18,7 +18,7 @@ def run(step, params, state):
     return params, *state
 
 
-@every_optimizer
+@every_kind
 def test_same_bits_from_the_artifact(make):
     optimizer = make()
     params = np.linspace(-1, 1, 30, dtype=np.float32)
