@@ -89,7 +89,8 @@ def scale_by_rprop(
                 _errors.check_parameter(path, leaf)
                 dtype = _packing.state_dtype(jnp.result_type(leaf), step_dtype)
                 _hyperparameters.check_leaf(path, leaf, dtype, own)
-                leaf = _init_leaf(leaf, own["learning_rate"], dtype)
+                # From zeros of the parameter's own, so that the state takes its sharding.
+                leaf = _init_leaf(jnp.zeros_like(leaf, dtype=dtype), own["learning_rate"])
             packed.append(leaf)
         prev_value = _largest_beside(params) if the_rule.needs_value else None
         return ScaleByRpropState(treedef.unflatten(packed), prev_value)
@@ -149,13 +150,8 @@ def scale_by_rprop(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _init_leaf(parameter: Any, learning_rate: Any, dtype: Any) -> jax.Array:
-    # Added to zeros of the parameter's own, so that the state takes its sharding.
-    return _add_fresh(jnp.zeros_like(parameter, dtype=dtype), learning_rate)
-
-
 @jax.jit
-def _add_fresh(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
+def _init_leaf(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
     """The packed state of one leaf. Compiled once per shape."""
     first = _packing.fresh(_hyperparameters.as_step_size(learning_rate, zeros.dtype))
     return by_parts(lambda part: part + _hyperparameters.spread(first, part), zeros)
