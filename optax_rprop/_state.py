@@ -203,9 +203,13 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
 
 def is_done(packed: jax.Array, tolerance: jax.typing.ArrayLike) -> jax.Array:
     """Whether every weight of an array is idle, or its step size at or below a tolerance."""
+    return _is_done(packed, jnp.asarray(tolerance, dtype=jnp.finfo(packed.dtype).dtype))
 
+
+@jax.jit
+def _is_done(packed: jax.Array, tolerance: jax.Array) -> jax.Array:
     def waiting(part: jax.Array) -> jax.Array:
-        small = _packing.step_size(part) <= jnp.asarray(tolerance, dtype=part.dtype)
+        small = _packing.step_size(part) <= tolerance
         return jnp.any(~(small | _packing.is_idle(part))).astype(part.dtype)
 
     return by_parts(waiting, packed) == 0
