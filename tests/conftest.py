@@ -16,12 +16,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The first example of a test compiles; the same examples in every run.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+# Collecting garbage takes a tenth of the time: seldom, and not in what is there before a test.
+gc.set_threshold(100_000)
 
 
 def pytest_runtest_setup():
-    """What is there before a test stays: to look for garbage in it takes a tenth of the time."""
     gc.freeze()
-    gc.set_threshold(100_000)
 
 
 @pytest.fixture
