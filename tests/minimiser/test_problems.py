@@ -127,10 +127,10 @@ UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PA
 def collection():
     if find_spec("sif2jax") is None:
         pytest.skip("sif2jax has the CUTEst collection")
-    import cutest  # the benchmark, which knows how to import it without waiting a minute
+    from cutest import collection  # of the benchmark
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return {problem.name: problem for problem in cutest.problems(quadratic=False)}
+        return {problem.name: problem for problem in collection.problems(quadratic=False)}
 
 
 @pytest.mark.parametrize("name", [*SOLVED, *UNSOLVED])

@@ -1,4 +1,4 @@
-"""What `cutest.py` has run, read: counts, a table and data profiles (More & Wild 2009)."""
+"""What was run, read: counts, a table and data profiles (More & Wild 2009)."""
 
 import gzip
 import itertools

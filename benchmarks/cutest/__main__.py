@@ -10,20 +10,18 @@ the share of problems solved against evaluations.
 The docs quote docs/data/cutest.json.gz, which the first three commands read; the others run
 anew, half an hour each, and go on where they stopped.
 
-    python benchmarks/cutest.py --from docs/data/cutest.json.gz
-    python benchmarks/cutest.py --from docs/data/cutest.json.gz --problems ROSENBR
-    python benchmarks/cutest.py --from docs/data/cutest.json.gz --compare irprop_minus optax.lbfgs
-    python benchmarks/cutest.py --dtype float64
-    python benchmarks/cutest.py --dtype float32
-    python benchmarks/cutest.py --domain               # NaN outside bounds that are not told
-    python benchmarks/cutest.py --noise 1e-4 --optimizers irprop_minus irprop_plus optax.lbfgs
+    python benchmarks/cutest --from docs/data/cutest.json.gz
+    python benchmarks/cutest --from docs/data/cutest.json.gz --problems ROSENBR
+    python benchmarks/cutest --from docs/data/cutest.json.gz --compare irprop_minus optax.lbfgs
+    python benchmarks/cutest --dtype float64
+    python benchmarks/cutest --dtype float32
+    python benchmarks/cutest --domain               # NaN outside bounds that are not told
+    python benchmarks/cutest --noise 1e-4 --optimizers irprop_minus irprop_plus optax.lbfgs
 """
 
 import argparse
 import functools
 import json
-import sys
-import types
 from pathlib import Path
 
 import jax
@@ -35,12 +33,11 @@ from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 import optax_rprop
+import profiles
+from collection import problems
 from optax_rprop.optimistix import RpropMinimiser
-
-sys.path.insert(0, str(Path(__file__).parent))
-import cutest_profiles
-from cutest_profiles import RATES
-from cutest_runs import (
+from profiles import RATES
+from runs import (
     not_a_number_outside,
     race,
     run_optax_lbfgs,
@@ -95,29 +92,6 @@ def entrants(start, bounded, lower, upper):
     for (name, rates), make in zip(RATES.items(), makers, strict=True):
         found |= {f"{name} {rate:g}": (make, {"learning_rate": rate}) for rate in rates}
     return found
-
-
-class Empty(types.ModuleType):
-    """In place of a module: each of its names is an empty tuple, which may be called."""
-
-    def __getattr__(self, name):
-        return type(name, (tuple,), {"__call__": lambda self: self})()
-
-
-def problems(quadratic=True):
-    """Yields every problem once; the bounded quadratic ones, slow to import, if wanted."""
-    # Constrained problems are not used, take a minute to import and switch to float64.
-    unused = ["_constrained_minimisation"] + ([] if quadratic else ["_quadratic_problems"])
-    stubs = {f"sif2jax.cutest.{name}": Empty(name) for name in unused}
-    sys.modules |= stubs
-    from sif2jax import cutest
-
-    for name in stubs:
-        del sys.modules[name]
-
-    every = cutest.unconstrained_minimisation_problems
-    every += cutest.bounded_minimisation_problems + cutest.bounded_quadratic_problems
-    yield from {problem.name: problem for problem in every}.values()
 
 
 def scaled_condition(loss, x):
@@ -200,7 +174,7 @@ def run(arguments, wanted):
     for record in map(json.loads, arguments.out.read_text().splitlines()):
         if kind.items() <= record.items():
             tried.setdefault(record["problem"], set()).update(record["tried"])
-    at = cutest_profiles.points(arguments.evaluations)
+    at = profiles.points(arguments.evaluations)
     chosen = [p for p in problems() if not arguments.problems or p.name in arguments.problems]
     for problem in (bar := tqdm(chosen, smoothing=0)):
         bar.set_description(f"{problem.name:10}")
@@ -243,15 +217,15 @@ def main():
     arguments = parser.parse_args()
     if not arguments.source:
         run(arguments, set(arguments.optimizers or every))
-    summary = cutest_profiles.load(arguments.source or [arguments.out])
+    summary = profiles.load(arguments.source or [arguments.out])
     if arguments.json:
-        cutest_profiles.save(summary, arguments.json)
+        profiles.save(summary, arguments.json)
     if arguments.source and arguments.problems:
-        return cutest_profiles.by_problem(summary, arguments.problems)
+        return profiles.by_problem(summary, arguments.problems)
     if arguments.compare:
-        return cutest_profiles.compare(summary, *arguments.compare)
-    cutest_profiles.table(summary, arguments.evaluations)
-    cutest_profiles.plot(summary, arguments.plot)
+        return profiles.compare(summary, *arguments.compare)
+    profiles.table(summary, arguments.evaluations)
+    profiles.plot(summary, arguments.plot)
 
 
 if __name__ == "__main__":

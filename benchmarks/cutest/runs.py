@@ -1,4 +1,4 @@
-"""How `cutest.py` runs optimizers: each returns the losses at its first evaluations."""
+"""How optimizers are run: each returns the losses at its first evaluations."""
 
 import functools
 

@@ -1,6 +1,6 @@
 """PyTorch's part of step_time.py: prints the median seconds of a step of torch.optim.Rprop.
 
-python benchmarks/step_time_torch.py '[[1000], [1000]]' 30 cpu
+python benchmarks/_step_time_torch.py '[[1000], [1000]]' 30 cpu
 """
 
 import json
