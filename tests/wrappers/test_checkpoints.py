@@ -1,54 +1,33 @@
 """Saved and restored, each optimizer goes on as if nothing had been."""
 
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import optax_rprop
 from helpers import make_checkpoint, streams
-from helpers.conformance import VALUES, bits, every_kind, every_plain_optimizer, run
-
-TESTS = Path(__file__).parents[1]
-
-
-def start(verb, directory):
-    """`killed_run.py` in a process of its own."""
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, TESTS / "helpers/killed_run.py", verb, directory],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+from helpers.conformance import (
+    GRADIENTS,
+    KINDS,
+    LOSSES,
+    VALUES,
+    assert_same_trees,
+    every_plain_optimizer,
+    run,
+)
 
 
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory):
-    """Where the results are of runs that were killed, and resumed by another process."""
-    pytest.importorskip("orbax.checkpoint")
-    directory = tmp_path_factory.mktemp("orbax")
-    with start("train", directory) as training:
-        line = training.stdout.readline()
-        training.kill()
-    assert line == "saved\n"
-    assert training.returncode == -signal.SIGKILL
-    with start("resume", directory) as resuming:
-        assert resuming.wait() == 0
-    return directory
-
-
-@every_kind
-def test_orbax_after_a_kill(make, resumed):
-    """The run that was killed ends as the run that never was."""
-    found = np.load(resumed / f"{make.__name__}.npz")
-    for leaf, expected in zip(found.values(), bits(run(make())), strict=True):
-        np.testing.assert_array_equal(leaf, expected)
+def test_orbax(tmp_path):
+    """Saved after fifteen steps and restored, to the same bits."""
+    ocp = pytest.importorskip("orbax.checkpoint")
+    kinds = [*KINDS, optax_rprop.contrib.rmsprop_with_gains]
+    halves = {make.__name__: run(make(0.1), None, GRADIENTS[:15], LOSSES[:15]) for make in kinds}
+    checkpointer = ocp.StandardCheckpointer()
+    checkpointer.save(tmp_path / "halves", halves)
+    checkpointer.wait_until_finished()
+    like = jax.tree.map(jnp.zeros_like, halves)
+    assert_same_trees(checkpointer.restore(tmp_path / "halves", like), halves)
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,7 +1,5 @@
 """Inside the same wrappers, loops and transformations, adaptive gains follow Jacobs' rule."""
 
-import operator
-
 import jax
 import numpy as np
 import optax
@@ -83,47 +81,6 @@ def test_schedule():
     assert_follows(*ran, increase=0.3)
 
 
-def test_vmap():
-    """Over every hyperparameter, and over members with gradients of their own."""
-    sweep = {
-        "increase": np.float32([0.05, 0.5]),
-        "decrease": np.float32([0.8, 0.3]),
-        "average_decay": np.float32([0.9, 0.0]),
-        "min_gain": np.float32([0.1, 0.25]),
-        "max_gain": np.float32([10.0, 2.0]),
-    }
-    swept = jax.jit(jax.vmap(lambda given: run(gains(**given))))(sweep)
-    both = np.stack([GRADIENTS, -GRADIENTS[::-1]])
-    members = jax.jit(jax.vmap(lambda given: run(gains(), gradients=given)))(tree(both))
-    for member in range(2):
-        own = {name: numbers[member] for name, numbers in sweep.items()}
-        assert_follows(*jax.tree.map(operator.itemgetter(member), swept), **own)
-        assert_follows(*jax.tree.map(operator.itemgetter(member), members), both[member])
-
-
-@pytest.mark.parametrize("transform", [lambda step: step, jax.jit], ids=["eager", "jit"])
-def test_python_loop_with_donation_and_without(transform):
-    optimizer = gains()
-
-    def step(params, state, gradient):
-        updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(params, updates), state
-
-    step = jax.jit(step, donate_argnums=(0, 1)) if transform is jax.jit else step
-    params = tree(VALUES)
-    state = optimizer.init(params)
-    for row in GRADIENTS:
-        params, state = step(params, state, tree(row))
-    assert_follows(params, state)
-
-
-def test_abstract_init():
-    shapes = jax.eval_shape(lambda: tree(VALUES))
-    abstract = jax.eval_shape(gains().init, shapes)
-    _, after = jax.eval_shape(gains().update, shapes, abstract)
-    assert after == abstract
-
-
 def test_flax():
     assert_follows(*run_nnx(gains()))
     train_state = pytest.importorskip("flax.training.train_state")
@@ -140,15 +97,3 @@ def test_sharded():
         kind = "bias" if leaf.ndim == 0 else "weight"
         assert leaf.sharding.is_equivalent_to(split[kind], leaf.ndim)
     assert_follows(*run(gains(), params=params))
-
-
-def test_orbax(tmp_path):
-    """Saved halfway and restored, it goes on as if nothing had been."""
-    ocp = pytest.importorskip("orbax.checkpoint")
-    half = run(gains(), gradients=GRADIENTS[:15], losses=None)
-    checkpointer = ocp.StandardCheckpointer()
-    checkpointer.save(tmp_path / "half", half)
-    checkpointer.wait_until_finished()
-    params, state = checkpointer.restore(tmp_path / "half", half)
-    ran = run(gains(), params, GRADIENTS[15:], None, state)
-    assert_follows(*ran)

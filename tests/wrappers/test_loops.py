@@ -15,7 +15,6 @@ from helpers.conformance import (
     assert_follows_papers,
     every_kind,
     every_kind_without_loss,
-    every_optimizer,
     every_plain_optimizer,
     linear_loss,
     rule_of,
@@ -182,31 +181,3 @@ def test_optimistix_minimiser(make, target):
         assert error > ERROR
     else:
         assert error < ERROR
-
-
-@pytest.mark.usefixtures("x64")
-@every_kind
-def test_optimistix_minimiser_with_a_small_first_step(make):
-    """A first step below the tolerance ends the run before it has begun."""
-    learning_rate = TOLERANCE / 10
-    assert minimise(make(learning_rate, min_step_size=0.0), TARGETS[1]) > 0.99
-
-
-@pytest.mark.usefixtures("x64")
-@every_optimizer
-def test_stopping_on_step_sizes(make):
-    """What to stop on: it holds for every rule."""
-    target = TARGETS[1]
-    optimizer = make(0.1, min_step_size=0.0)
-    step = step_of(optimizer)
-
-    def large(carry):
-        return jnp.max(optax_rprop.step_sizes(carry[1])) > TOLERANCE
-
-    def body(carry):
-        loss, gradient = jax.value_and_grad(distance)(carry[0], target)
-        return step(*carry, gradient, loss)
-
-    params = jnp.zeros_like(target)
-    params, _ = jax.lax.while_loop(large, body, (params, optimizer.init(params)))
-    assert np.max(np.abs(params - target)) < ERROR

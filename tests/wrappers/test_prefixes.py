@@ -1,6 +1,4 @@
-"""Inside every wrapper, what is given for each weight reaches that weight."""
-
-import operator
+"""Where a wrapper changes the tree or the numbers, what is given for a weight reaches it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,6 @@ import pytest
 import optax_rprop
 from helpers import reference, streams
 from helpers.conformance import (
-    FINITE,
     GRADIENTS,
     LOSSES,
     VALUES,
@@ -21,7 +18,6 @@ from helpers.conformance import (
     of_weight_alone,
     on_two_devices,
     run,
-    run_nnx,
     tree,
 )
 
@@ -58,33 +54,6 @@ def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights
         streams.assert_same_bits(got, np.concatenate([part[-1] for part in parts]))
 
 
-def test_the_numbers_differ_where_it_shows():
-    """Each of the four, made the same for all weights, changes some of them."""
-    own, _ = run(optax_rprop.rprop(**PREFIXES))
-    for name, default in {"learning_rate": 0.1, "min_step_size": 0, "max_step_size": 50.0}.items():
-        same, _ = run(optax_rprop.rprop(**(PREFIXES | {name: default})))
-        assert (flat(same) != flat(own)).any(), name
-    free, _ = run(optax_rprop.rprop(**(PREFIXES | {"lower": None})))
-    assert (flat(free) < NUMBERS["lower"]).any()
-
-
-@every_plain_kind
-@pytest.mark.parametrize(
-    ("wrap", "gradients"),
-    [
-        (lambda inner: optax.chain(optax.clip(0.1), inner), GRADIENTS),
-        (lambda inner: optax.MultiSteps(inner, 1), FINITE),
-        (lambda inner: optax.apply_if_finite(inner, 1), FINITE),
-        (lambda inner: optax.conditionally_mask(inner, lambda step: step >= 0), GRADIENTS),
-    ],
-    ids=["chain", "MultiSteps", "apply_if_finite", "conditionally_mask"],
-)
-def test_wrappers(make, wrap, gradients):
-    with jax.numpy_dtype_promotion("standard"):  # MultiSteps promotes types
-        ran = run(wrap(make(**PREFIXES)), gradients=gradients)
-    assert_each_follows_papers(make, *ran, gradients)
-
-
 @every_plain_kind
 def test_inject_hyperparams(make):
     assert_each_follows_papers(make, *run(optax.inject_hyperparams(make)(**PREFIXES)))
@@ -105,21 +74,6 @@ def test_part_of_the_tree(make):
 
 
 @every_plain_kind
-def test_vmap(make):
-    """A sweep over trees of numbers."""
-    swept = {"learning_rate": jax.tree.map(lambda x: jnp.stack([x, x / 2]), tree(VALUES**2 + 0.1))}
-    params, _ = jax.jit(jax.vmap(lambda given: run(make(**given))))(swept)
-    for member in range(2):
-        one, given = jax.tree.map(operator.itemgetter(member), (params, swept))
-        streams.assert_same_bits(flat(one), flat(run(make(**given))[0]))
-
-
-@every_plain_kind
-def test_flax_nnx_optimizer(make):
-    assert_each_follows_papers(make, *run_nnx(make(**PREFIXES)))
-
-
-@every_plain_kind
 def test_sharded(make):
     """The numbers sharded like their weights."""
     split = on_two_devices()
@@ -133,7 +87,7 @@ def test_sharded(make):
 
 @pytest.mark.usefixtures("x64")
 @every_plain_optimizer
-def test_types(make):
+def test_leaves_of_several_types(make):
     """One array for leaves of several types, each of which rounds it to its own."""
     learning_rate, lower = np.array([0.1, 0.3]), -1.01
     dtypes = ("bfloat16", "float16", "float32", "float64")

@@ -26,31 +26,6 @@ from helpers.conformance import (
 every_complex_optimizer = every_optimizer_but(NARROW)  # step_dtype is for real parameters
 
 
-@every_optimizer
-def test_real_types(make):
-    assert_follows_papers_in_one_tree(make, ["float32", "bfloat16", "float16"])
-
-
-@pytest.mark.usefixtures("x64")
-@every_optimizer
-def test_real_types_with_64_bits(make):
-    assert_follows_papers_in_one_tree(make, ["bfloat16", "float16", "float32", "float64"])
-
-
-def assert_follows_papers_in_one_tree(make, dtypes):
-    """Each leaf in its own type, its step sizes too: in float32 for a float16 leaf."""
-    values, gradients = (
-        {dtype: jnp.asarray(rows, dtype) for dtype in dtypes} for rows in (VALUES, GRADIENTS)
-    )
-    params, state = run(make(), values, gradients)
-    for dtype in dtypes:
-        start = np.asarray(values[dtype])
-        expected = reference.run(rule_of(make), start, GRADIENTS, LOSSES, **options_of(make))
-        found = params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
-        for tree, trace in zip(found, expected, strict=True):
-            streams.assert_same_bits(tree[dtype], trace[-1])
-
-
 def complex_stream(dtype):
     """Weights and gradients whose two parts have little to do with each other."""
     values = (VALUES + 1j * VALUES[::-1]).astype(dtype)
