@@ -1,4 +1,13 @@
-"""Box constraints: steps cut short so that a weight never leaves its bounds."""
+"""Box constraints: steps cut short so that a weight never leaves its bounds.
+
+Where a weight would leave [lower, upper], the step becomes the largest whose rounded
+difference with the weight stays inside. Its step size does not grow. Where it still moves,
+its sign is remembered, so that a reversal shrinks it as any other; where it rests on the
+bound, its sign is forgotten, and later it leaves by a step of that size. A rule that undoes
+remembers the length of the cut step as the step size, so that it can take that back.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,35 +16,16 @@ from jax import lax
 from optax_rprop import _packing
 
 
-def stay_inside(
-    parameter: jax.Array,
-    lower: jax.Array,
-    upper: jax.Array,
-    old: jax.Array,
-    new: jax.Array,
-    step: jax.Array,
-    undoes: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Cuts a step at the bounds, to the last bit of the rounded new weight.
+class Cut(NamedTuple):
+    """A step that stays inside, and where it was cut: masks."""
 
-    Where the weight would leave [lower, upper], the step becomes the largest whose
-    rounded difference with the weight stays inside. Its step size does not grow. Where it
-    still moves, its sign is remembered, so that a reversal shrinks it as any other; where
-    it rests on the bound, the weight is idle, and later leaves by a step of that size.
+    step: jax.Array  # the whole step where it was not cut
+    at_lower: jax.Array
+    at_upper: jax.Array
 
-    Args:
-      parameter: the weights, real.
-      lower: bounds of the same shape and type.
-      upper: likewise.
-      old: the packed state before the step.
-      new: the packed state after it.
-      step: what will be subtracted from the weights, in the gradient's type.
-      undoes: whether the rule takes steps back. A step that was cut is then stored as
-        its own length, in which it can be taken back.
 
-    Returns:
-      The packed state and the step.
-    """
+def shorten(parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array) -> Cut:
+    """How far a step may go, to the last bit of the rounded new weight."""
     with jax.numpy_dtype_promotion("standard"):
         sum_dtype = jnp.promote_types(parameter.dtype, step.dtype)
 
@@ -46,27 +36,32 @@ def stay_inside(
 
     moved = moved_by(step)
     # Also where a step too small to count would leave: the weight rests on the bound.
-    below = (moved < lower) | ((parameter <= lower) & (step > 0))
-    above = (moved > upper) | ((parameter >= upper) & (step < 0))
-    target = lax.select(below, lower, lax.select(above, upper, moved))
+    at_lower = (moved < lower) | ((parameter <= lower) & (step > 0))
+    at_upper = (moved > upper) | ((parameter >= upper) & (step < 0))
+    target = lax.select(at_lower, lower, lax.select(at_upper, upper, moved))
     cut = (parameter.astype(sum_dtype) - target.astype(sum_dtype)).astype(step.dtype)
     # That difference is rounded, so its sum can miss the bound; its neighbour cannot.
     largest = lax.full_like(cut, jnp.finfo(cut.dtype).max)
     cut = jnp.where(moved_by(cut) < lower, _neighbour(cut, -largest), cut)
     cut = jnp.where(moved_by(cut) > upper, _neighbour(cut, largest), cut)
-    if undoes:
-        cut = _packing.storable(cut, new.dtype)
+    return Cut(lax.select(at_lower | at_upper, cut, step), at_lower, at_upper)
 
-    old, after = _packing.widen(old), _packing.widen(new)
-    size = lax.min(_packing.step_size(old), _packing.step_size(after))
-    forward = _packing.signed_step(after)
-    moves = ((cut > 0) & (forward > 0)) | ((cut < 0) & (forward < 0))
+
+def remember(
+    old: jax.Array, new: jax.Array, cut: Cut, min_step_size: jax.Array, undoes: bool
+) -> jax.Array:
+    """The packed state after steps that were cut, `new` after a whole one."""
+    before, after = _packing.to_compute_dtype(old), _packing.to_compute_dtype(new)
+    step_size = lax.min(_packing.step_size(before), _packing.step_size(after))
+    forward = _packing.signed_step(after)  # the rule's own step
+    moves = ((cut.step > 0) & (forward > 0)) | ((cut.step < 0) & (forward < 0))
     if undoes:
-        length = _packing.representable(lax.abs(cut).astype(size.dtype))
-        size = lax.select(moves, length, size)
-    kept = _packing.pack(size, forward > 0, moves, (cut == 0) & (forward != 0))
-    outside = below | above
-    return lax.select(outside, kept.astype(new.dtype), new), lax.select(outside, cut, step)
+        length = _packing.clip_to_range(lax.abs(cut.step).astype(step_size.dtype))
+        moves &= length >= _packing.to_compute_dtype(min_step_size)
+        step_size = lax.select(moves, length, step_size)
+    outwards = (cut.at_lower & (forward > 0)) | (cut.at_upper & (forward < 0))
+    packed = _packing.pack(step_size, forward > 0, moves, at_rest=(cut.step == 0) & outwards)
+    return lax.select(cut.at_lower | cut.at_upper, packed.astype(new.dtype), new)
 
 
 @jax.custom_jvp

@@ -1,6 +1,7 @@
 """Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,26 @@ def is_complex(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.complexfloating)
 
 
-def by_parts(function: Callable, *arrays: jax.Array):
-    """`function` of real arrays; for complex ones, of their real and imaginary parts.
+def parts(tree: Any) -> tuple[Any, ...]:
+    """A tree of real arrays alone; or twice, with the real and with the imaginary parts.
 
-    A real array beside complex ones belongs to both parts. The results, a pytree
-    of real arrays, are put together again as complex ones.
+    A real array beside complex ones belongs to both.
     """
-    if not any(map(is_complex, arrays)):
-        return function(*arrays)
-    real = function(*(lax.real(a) if is_complex(a) else a for a in arrays))
-    imag = function(*(lax.imag(a) if is_complex(a) else a for a in arrays))
-    return jax.tree.map(lax.complex, real, imag)
+    if not any(map(is_complex, jax.tree.leaves(tree))):
+        return (tree,)
+    return tuple(
+        jax.tree.map(lambda array, part=part: part(array) if is_complex(array) else array, tree)
+        for part in (lax.real, lax.imag)
+    )
+
+
+def by_parts(function: Callable, *trees: Any) -> Any:
+    """`function` of trees of real arrays; of complex ones, of either part.
+
+    The results, a pytree of real arrays, are put together again as complex ones.
+    """
+    results = [function(*part) for part in parts(trees)]
+    return results[0] if len(results) == 1 else jax.tree.map(lax.complex, *results)
 
 
 def finite_cast(update: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

@@ -1,11 +1,4 @@
-"""The optimizers: each a rule of `_rules`, made to descend.
-
-Their docstrings say what is each one's own; `_documented` adds what all share.
-"""
-
-import inspect
-from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+"""The optimizers: each a rule of `_rules`, made to descend."""
 
 import optax
 from jax.typing import DTypeLike
@@ -13,112 +6,7 @@ from jax.typing import DTypeLike
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._transform import scale_by_rprop
 
-__all__ = [
-    "irprop_minus",
-    "irprop_plus",
-    "rprop",
-    "rprop_minus",
-    "rprop_plus",
-    "shark_irprop_minus",
-]
 
-_Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
-Made = TypeVar("Made", bound=Callable[..., _Optimizer])
-
-_SHARED = r"""
-Here :math:`g_t` is the gradient of one weight :math:`w_t`, :math:`\Delta_t` its step size, and
-:math:`s_t = \operatorname{sign}(g_t) \operatorname{sign}(g_{t-1})`:
-
-.. math::
-  \Delta_t = \begin{cases}
-    \min(\eta^+ \Delta_{t-1}, \Delta_{max}) & s_t > 0 \\
-    \max(\eta^- \Delta_{t-1}, \Delta_{min}) & s_t < 0 \\
-    \Delta_{t-1} & s_t = 0 \end{cases}
-
-:math:`\Delta_0, \eta^-, \eta^+, \Delta_{min}, \Delta_{max}` are the first five arguments. A
-gradient that is NaN has sign 0: its weight stays.
-
-Args:
-  learning_rate: the first step size, in the units of the parameters, and nothing else
-    (default 0.01). Like all of the next four, and the bounds, it is a number, an array that
-    broadcasts to every parameter, or a pytree prefix of the parameters that ends in those.
-  eta_minus: the factor, between 0 and 1, that shrinks a step size where the gradient
-    changed sign (default 0.5).
-  eta_plus: the factor, above 1, that grows a step size where the gradient kept its sign
-    (default 1.2).
-  min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
-    is a floor on the accuracy: in float64 take 1e-12 or less; 0 means the smallest that
-    the state can hold, 2**-62 in float32.
-  max_step_size: the largest step size, in the units of the parameters, at most 2**31
-    (default 50). Raise it for parameters of 1e3 and more.
-  step_dtype: the type of real parameters' step sizes: float32, float64, or bfloat16 for 2
-    bytes of state a weight (default: each parameter's own; float32 for float16). Inside
-    optax.inject_hyperparams give its name, such as "bfloat16".
-  lower: bounds below the parameters, rounded to their types (default: none). A prefix may
-    leave parameters out, or give None for them. A step that would leave the box is cut to
-    the largest whose rounded sum with the weight stays inside. `update` needs `params`. Both
-    parts of a complex parameter have the same bounds.
-  upper: bounds above the parameters, likewise.UNDO_NONFINITE
-
-Returns:
-  A gradient transformation whose updates are to be added to the parameters. Its state is
-  read with `step_sizes`, `prev_signs` and `converged`.
-
-Raises:
-  TypeError: for a function, such as a schedule; in `init`, for parameters that are neither
-    floating-point nor complex; in `update`, for gradients of another kind than the
-    parameters, or a state of another optimizer.
-  ValueError: for a number out of range, or learning_rate outside [min_step_size,
-    max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
-    rounds to 1 in the state's type, or a parameter outside its bounds; in `update`, for
-    gradients whose tree or shapes are not those of the parameters, or a missing argument.
-
-Example:
-  >>> import jax, jax.numpy as jnp, optax, optax_rprop
-  >>> def loss(params):  # scales that no one learning rate suits
-  ...     return jnp.sum(jnp.array([1e-4, 1.0, 1e4]) * params**2)
-  >>> params = jnp.array([3.0, -2.0, 1.0])
-  >>> optimizer = optax_rprop.NAME(0.1)
-  >>> opt_state = optimizer.init(params)
-  >>> for _ in range(100):
-  ...     value, gradient = jax.value_and_grad(loss)(params)
-  ...     updates, opt_state = optimizer.update(gradient, opt_state, paramsVALUE)
-  ...     params = optax.apply_updates(params, updates)
-  >>> bool(jnp.abs(params).max() < 1e-5)
-  True
-
-References:
-  - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-    Neurocomputing 50, 2003."""
-
-_UNDO_NONFINITE = """
-  undo_nonfinite: whether a step to where the function is not defined is undone, whatever
-    the rule says (default False): the root of a negative number, a failed Cholesky
-    decomposition. Where the gradient is NaN, that weight goes back and shrinks its step
-    size; where `value` is not finite, every weight does. Steps that a bound cut go back
-    too. Not for mini-batches."""
-
-
-def _documented(optimizer: Made) -> Made:
-    """Puts what all optimizers share into a docstring, before its own references."""
-    if not optimizer.__doc__:  # under python -OO
-        return optimizer
-    undoes = "undo_nonfinite" in inspect.signature(optimizer).parameters
-    shared = _SHARED.replace("UNDO_NONFINITE", _UNDO_NONFINITE if undoes else "")
-    shared = shared.replace("NAME", optimizer.__name__)
-    shared = shared.replace("VALUE", ", value=value" if "`value`" in optimizer.__doc__ else "")
-    own, references = inspect.cleandoc(optimizer.__doc__).split("References:")
-    optimizer.__doc__ = f"{own.rstrip()}\n{shared}{references}"
-    return optimizer
-
-
-def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite=False) -> _Optimizer:
-    options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
-    steps = scale_by_rprop(*numbers, rule=rule, step_dtype=step_dtype, **options)
-    return optax.chain(steps, optax.scale(-1))
-
-
-@_documented
 def irprop_minus(
     learning_rate: PerWeight = 0.01,
     eta_minus: PerWeight = 0.5,
@@ -129,11 +17,23 @@ def irprop_minus(
     step_dtype: DTypeLike | None = None,
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
-) -> _Optimizer:
+    undo_nonfinite: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     r"""iRprop-: where the gradient changes sign, the weight stays.
 
-    The variant to begin with; `rprop` is another name for it. torch.optim.Rprop is this
-    rule. It needs no loss and no memory of the last step.
+    The published variant to begin with; `rprop` is another name for it. torch.optim.Rprop is
+    this rule. It needs no loss and no memory of the last step.
+
+    Here :math:`g_t` is the gradient of one weight :math:`w_t`, :math:`\Delta_t` its step size, and
+    :math:`s_t = \operatorname{sign}(g_t) \operatorname{sign}(g_{t-1})`. In all rules
+
+    .. math::
+      \Delta_t = \begin{cases}
+        \min(\eta^+ \Delta_{t-1}, \Delta_{max}) & s_t > 0 \\
+        \max(\eta^- \Delta_{t-1}, \Delta_{min}) & s_t < 0 \\
+        \Delta_{t-1} & s_t = 0 \end{cases}
+
+    and in this one
 
     .. math::
       w_{t+1} = \begin{cases}
@@ -141,20 +41,75 @@ def irprop_minus(
         w_t & s_t < 0 \end{cases}
 
     After :math:`s_t < 0` the remembered sign is 0, so that the next step is made with
-    :math:`\Delta_t` as it is.
+    :math:`\Delta_t` as it is. A gradient that is NaN has sign 0: its weight stays.
+    :math:`\Delta_0, \eta^-, \eta^+, \Delta_{min}, \Delta_{max}` are the first five arguments.
+
+    Args:
+      learning_rate: the first step size, in the units of the parameters, and nothing else
+        (default 0.01). Like all of the next four, and the bounds, it is a number, an array that
+        broadcasts to every parameter, or a pytree prefix of the parameters that ends in those.
+      eta_minus: the factor, between 0 and 1, that shrinks a step size where the gradient
+        changed sign (default 0.5).
+      eta_plus: the factor, above 1, that grows a step size where the gradient kept its sign
+        (default 1.2).
+      min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
+        is a floor on the accuracy: in float64 take 1e-12 or less; 0 means the smallest that
+        the state can hold, 2**-62 in float32.
+      max_step_size: the largest step size, in the units of the parameters, at most 2**31
+        (default 50). Raise it for parameters of 1e3 and more.
+      step_dtype: the type of real parameters' step sizes: float32, float64, or bfloat16 for 2
+        bytes of state a weight (default: each parameter's own; float32 for float16). Inside
+        optax.inject_hyperparams give its name, such as "bfloat16".
+      lower: bounds below the parameters, rounded to their types (default: none). A prefix may
+        leave parameters out, or give None for them. A step that would leave the box is cut to
+        the largest whose rounded sum with the weight stays inside. `update` needs `params`. Both
+        parts of a complex parameter have the same bounds.
+      upper: bounds above the parameters, likewise.
+      undo_nonfinite: whether all weights go back to the last point where everything was finite
+        from one where a gradient is NaN or `value`, if it is passed to `update`, is not finite
+        (default False): the root of a negative number, a failed Cholesky decomposition. The
+        weights that are at fault shrink their step size. `update` needs `params`. The state
+        keeps two more numbers a weight, see `DomainState`. Not for mini-batches.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters. Its state is
+      read with `step_sizes`, `prev_signs` and `converged`.
+
+    Raises:
+      TypeError: for a function, such as a schedule, or a string; in `init`, for parameters that
+        are neither floating-point nor complex; in `update`, for gradients of another kind than
+        the parameters, or a state of another optimizer.
+      ValueError: for a number out of range, or learning_rate outside [min_step_size,
+        max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
+        rounds to 1 in the state's type, or a parameter outside its bounds; in `update`, for
+        gradients whose tree or shapes are not those of the parameters, or a missing argument.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> def loss(params):  # scales that no one learning rate suits
+      ...     return jnp.sum(jnp.array([1e-4, 1.0, 1e4]) * params**2)
+      >>> params = jnp.array([3.0, -2.0, 1.0])
+      >>> optimizer = optax_rprop.irprop_minus(0.1)
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(100):
+      ...     updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(jnp.abs(params).max() < 1e-5)
+      True
 
     References:
       - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
         on Neural Computation, 2000.
+      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
+        Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("irprop_minus", numbers, step_dtype, lower, upper)
+    return _descend("irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
 rprop = irprop_minus
 
 
-@_documented
 def irprop_plus(
     learning_rate: PerWeight = 0.01,
     eta_minus: PerWeight = 0.5,
@@ -166,10 +121,10 @@ def irprop_plus(
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
     undo_nonfinite: bool = False,
-) -> _Optimizer:
+) -> optax.GradientTransformationExtraArgs:
     r"""iRprop+: where the gradient changes sign and the loss rose, undoes the last step.
 
-    `update` needs `value`, the loss :math:`E_t`:
+    `update` needs `value`, the loss :math:`E_t`. With the step sizes of `irprop_minus`:
 
     .. math::
       w_{t+1} = \begin{cases}
@@ -182,6 +137,36 @@ def irprop_plus(
     no rise, and the last finite loss is remembered. What is undone is the step that this
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
+    Args:
+      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      eta_minus: shrinks a step size where the gradient changed sign.
+      eta_plus: grows a step size where the gradient kept its sign.
+      min_step_size: the smallest step size.
+      max_step_size: the largest step size.
+      step_dtype: the type of real parameters' step sizes.
+      lower: bounds below the parameters.
+      upper: bounds above the parameters.
+      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters.
+
+    Raises:
+      TypeError: see `irprop_minus`.
+      ValueError: see `irprop_minus`; and in `update`, for a missing `value`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> params = jnp.array([3.0, -2.0, 1.0])
+      >>> optimizer = optax_rprop.irprop_plus(0.1)
+      >>> opt_state = optimizer.init(params)
+      >>> for _ in range(100):
+      ...     value, gradient = jax.value_and_grad(lambda params: jnp.sum(params**2))(params)
+      ...     updates, opt_state = optimizer.update(gradient, opt_state, params, value=value)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(jnp.abs(params).max() < 1e-5)
+      True
+
     References:
       - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
         on Neural Computation, 2000.
@@ -190,7 +175,6 @@ def irprop_plus(
     return _descend("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
-@_documented
 def rprop_plus(
     learning_rate: PerWeight = 0.01,
     eta_minus: PerWeight = 0.5,
@@ -202,10 +186,10 @@ def rprop_plus(
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
     undo_nonfinite: bool = False,
-) -> _Optimizer:
+) -> optax.GradientTransformationExtraArgs:
     r"""Rprop+: where the gradient changes sign, undoes the last step.
 
-    The original Rprop, with weight-backtracking.
+    The original Rprop, with weight-backtracking. With the step sizes of `irprop_minus`:
 
     .. math::
       w_{t+1} = \begin{cases}
@@ -215,6 +199,24 @@ def rprop_plus(
     After :math:`s_t < 0` the remembered sign is 0. What is undone is the step that this
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
+    Args:
+      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      eta_minus: shrinks a step size where the gradient changed sign.
+      eta_plus: grows a step size where the gradient kept its sign.
+      min_step_size: the smallest step size.
+      max_step_size: the largest step size.
+      step_dtype: the type of real parameters' step sizes.
+      lower: bounds below the parameters.
+      upper: bounds above the parameters.
+      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters.
+
+    Raises:
+      TypeError: see `irprop_minus`.
+      ValueError: see `irprop_minus`.
+
     References:
       - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
         the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
@@ -223,7 +225,6 @@ def rprop_plus(
     return _descend("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
-@_documented
 def rprop_minus(
     learning_rate: PerWeight = 0.01,
     eta_minus: PerWeight = 0.5,
@@ -234,26 +235,44 @@ def rprop_minus(
     step_dtype: DTypeLike | None = None,
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
-) -> _Optimizer:
+    undo_nonfinite: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     r"""Rprop-: where the gradient changes sign, steps back by the smaller step size.
 
     Rprop without weight-backtracking, the simplest of the family. Unlike the irprop rules,
-    it emits no zero where a sign changes.
+    it emits no zero where a sign changes. With the step sizes of `irprop_minus`:
 
     .. math::
       w_{t+1} = w_t - \operatorname{sign}(g_t) \Delta_t
 
     The sign of every gradient is remembered.
 
+    Args:
+      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      eta_minus: shrinks a step size where the gradient changed sign.
+      eta_plus: grows a step size where the gradient kept its sign.
+      min_step_size: the smallest step size.
+      max_step_size: the largest step size.
+      step_dtype: the type of real parameters' step sizes.
+      lower: bounds below the parameters.
+      upper: bounds above the parameters.
+      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters.
+
+    Raises:
+      TypeError: see `irprop_minus`.
+      ValueError: see `irprop_minus`.
+
     References:
       - Riedmiller, "Rprop: description and implementation details", technical report,
         University of Karlsruhe, 1994.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("rprop_minus", numbers, step_dtype, lower, upper)
+    return _descend("rprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
-@_documented
 def shark_irprop_minus(
     learning_rate: PerWeight = 0.01,
     eta_minus: PerWeight = 0.5,
@@ -264,19 +283,45 @@ def shark_irprop_minus(
     step_dtype: DTypeLike | None = None,
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
-) -> _Optimizer:
+    undo_nonfinite: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     r"""What Shark and OpenCV call iRprop-: steps back, then forgets the sign.
 
-    To go on from a run of theirs; the published iRprop- is `irprop_minus`.
+    To go on from a run of theirs; the published iRprop- is `irprop_minus`, whose step sizes
+    these are.
 
     .. math::
       w_{t+1} = w_t - \operatorname{sign}(g_t) \Delta_t
 
     After :math:`s_t < 0` the remembered sign is 0.
 
+    Args:
+      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      eta_minus: shrinks a step size where the gradient changed sign.
+      eta_plus: grows a step size where the gradient kept its sign.
+      min_step_size: the smallest step size.
+      max_step_size: the largest step size.
+      step_dtype: the type of real parameters' step sizes.
+      lower: bounds below the parameters.
+      upper: bounds above the parameters.
+      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters.
+
+    Raises:
+      TypeError: see `irprop_minus`.
+      ValueError: see `irprop_minus`.
+
     References:
       - Igel, Heidrich-Meisner and Glasmachers, "Shark", Journal of Machine Learning Research
         9, 2008.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("shark_irprop_minus", numbers, step_dtype, lower, upper)
+    return _descend("shark_irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
+
+
+def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite):
+    options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
+    steps = scale_by_rprop(*numbers, rule=rule, step_dtype=step_dtype, **options)
+    return optax.chain(steps, optax.scale(-1))

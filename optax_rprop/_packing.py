@@ -5,14 +5,14 @@ gradient, which is -1, +1 or none. One float holds both: its magnitude is the st
 and its sign is the gradient's. "No sign" is told by magnitude: the step size is then
 stored times a power of two that lifts it above every step size there can be. A power of
 two only shifts the exponent, so no bit of D is lost. The sign that this leaves unused
-says why there is none: the weight is idle, that is, its gradient was exactly zero or
+says why there is none: the weight is at rest, that is, its gradient was exactly zero or
 pushed it against a bound; or not. In float32 and bfloat16 the power is 2**96:
 
     step size   previous sign    stored as
     0.01        +1               0.01
     0.01        -1               -0.01
     0.01        none             0.01 * 2**96 = 7.9e26
-    0.01        none, idle       -0.01 * 2**96
+    0.01        none, at rest    -0.01 * 2**96
 
 Reading back, a magnitude above 2**32 means "no sign". For the two kinds not to meet, a
 step size stays in [2**-62, 2**31]: times 2**96 that is [2**34, 2**127], inside the range
@@ -25,6 +25,7 @@ has no bfloat16 arithmetic and would convert before and after every operation.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 LARGEST_STEP_SIZE = 2.0**31
@@ -49,7 +50,7 @@ def state_dtype(dtype: jax.typing.DTypeLike, step_dtype: jax.typing.DTypeLike | 
     return dtype if dtype in (jnp.bfloat16, jnp.float32, jnp.float64) else jnp.dtype(jnp.float32)
 
 
-def representable(step_size: jax.Array) -> jax.Array:
+def clip_to_range(step_size: jax.Array) -> jax.Array:
     """`step_size` moved into the range of its type; NaN becomes the smallest."""
     smallest = smallest_step_size(step_size.dtype)
     # Comparisons, not lax.clamp, which would let a NaN through.
@@ -57,13 +58,13 @@ def representable(step_size: jax.Array) -> jax.Array:
     return jnp.where(step_size < LARGEST_STEP_SIZE, step_size, LARGEST_STEP_SIZE)
 
 
-def widen(array: jax.Array) -> jax.Array:
+def to_compute_dtype(array: jax.Array) -> jax.Array:
     """In the type that steps are computed in."""
     return array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
 
 
-def rounded(step_size: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Step sizes as a state of type `dtype` will hold them, still in their own type."""
+def round_to(step_size: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Step sizes rounded to what a state of type `dtype` holds, still in their own type."""
     held = jnp.finfo(dtype)
     if held.bits >= jnp.finfo(step_size.dtype).bits:
         return step_size
@@ -71,26 +72,35 @@ def rounded(step_size: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     return lax.reduce_precision(step_size, exponent_bits=held.nexp, mantissa_bits=held.nmant)
 
 
-def storable(step: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """The longest step, no longer than `step`, that a state of type `dtype` can tell; or 0."""
-    shorter = rounded(step * (1 - float(jnp.finfo(dtype).eps)), dtype)
-    told = rounded(step, dtype)
-    told = jnp.where(lax.abs(told) > lax.abs(step), shorter, told)
-    return jnp.where(lax.abs(told) < smallest_step_size(dtype), 0, told)
+def round_down(step: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The longest step, no longer than `step`, whose length a state of type `dtype` holds; or 0."""
+    shorter = round_to(step * (1 - float(jnp.finfo(dtype).eps)), dtype)
+    nearest = round_to(step, dtype)
+    nearest = jnp.where(lax.abs(nearest) > lax.abs(step), shorter, nearest)
+    return jnp.where(lax.abs(nearest) < smallest_step_size(dtype), 0, nearest)
 
 
-def fresh(step_size: jax.Array) -> jax.Array:
-    """Packs step sizes that no gradient has met yet: no sign, and not idle."""
+def pack_initial(step_size: jax.Array) -> jax.Array:
+    """Packs step sizes that no gradient has met yet: without a sign, and not at rest."""
     return step_size * _no_sign_scale(step_size.dtype)
 
 
+def pack_number(step_size: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike) -> np.ndarray:
+    """The same for one known number of any type, in NumPy, without a program."""
+    real = jnp.finfo(dtype).dtype
+    number = np.real(np.asarray(step_size)).astype(jax.dtypes.canonicalize_dtype(float))
+    held = min(max(float(number.astype(real)), smallest_step_size(real)), LARGEST_STEP_SIZE)
+    packed = held * _no_sign_scale(real)  # exact
+    return np.asarray(complex(packed, packed) if dtype != real else packed, dtype)
+
+
 def pack(
-    step_size: jax.Array, positive: jax.Array, has_sign: jax.Array, idle: jax.Array
+    step_size: jax.Array, positive: jax.Array, has_sign: jax.Array, at_rest: jax.Array
 ) -> jax.Array:
     """Packs step sizes: with the sign +1 where `positive` and -1 elsewhere, or without one."""
     signed = lax.select(positive, step_size, -step_size)
     scale = lax.full_like(step_size, _no_sign_scale(step_size.dtype))
-    unsigned = step_size * lax.select(idle, -scale, scale)
+    unsigned = step_size * lax.select(at_rest, -scale, scale)
     return lax.select(has_sign, signed, unsigned)
 
 
@@ -99,7 +109,7 @@ def has_sign(packed: jax.Array) -> jax.Array:
     return lax.abs(packed) <= _NO_SIGN_ABOVE
 
 
-def is_idle(packed: jax.Array) -> jax.Array:
+def is_at_rest(packed: jax.Array) -> jax.Array:
     """Whether the last gradient was exactly zero, or pushed the weight against its bound."""
     return packed < -_NO_SIGN_ABOVE
 

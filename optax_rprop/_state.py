@@ -1,14 +1,45 @@
 """The optimizer's state, and how to read it inside any other state."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _errors, _packing
+from optax_rprop import _checks, _packing
 from optax_rprop._dtypes import by_parts, is_complex
+
+
+class MomentumState(NamedTuple):
+    """What `momentum` keeps.
+
+    Attributes:
+      average: a pytree shaped like the parameters, of the step sizes' types: the average of
+        past moves, in the parameters' units; to be subtracted, as a gradient is.
+      factor: a scalar of at least float32, the step size along the average.
+      slope_scale: likewise, the power of two by which the next slope is scaled.
+    """
+
+    average: optax.Params
+    factor: jax.Array
+    slope_scale: jax.Array
+
+
+class DomainState(NamedTuple):
+    """What `undo_nonfinite` keeps.
+
+    Attributes:
+      finite_params: the parameters at the last point where everything was finite.
+      marks: a pytree shaped like the parameters, of the step sizes' types: 1 where a step
+        size is small by domain errors alone, 2 where the weight also rests in the next
+        step, else 0.
+      returns: an int32 scalar, how many steps may still go back to `finite_params`.
+    """
+
+    finite_params: optax.Params
+    marks: optax.Params
+    returns: jax.Array
 
 
 class ScaleByRpropState(NamedTuple):
@@ -21,10 +52,17 @@ class ScaleByRpropState(NamedTuple):
         jax_enable_x64, where JAX would cast it.
       prev_value: the last finite loss, a scalar of the default float type, the largest
         number of that type before the first; None but for `irprop_plus`.
+      domain: a `DomainState`; None without `undo_nonfinite`.
+      along: a `MomentumState`; None without `momentum`.
+      count: an int32 scalar, the steps so far, of which the first are quick; None but where
+        `learning_rate` is None.
     """
 
     packed: optax.Params
     prev_value: jax.Array | None = None
+    domain: DomainState | None = None
+    along: MomentumState | None = None
+    count: jax.Array | None = None
 
     def __repr__(self) -> str:
         return (
@@ -76,9 +114,46 @@ class ScaleByRpropState(NamedTuple):
           (Array([0.1, 0.2], dtype=float32), Array([-1,  0], dtype=int8))
         """
         if prev_value is not None:
-            _errors.check_loss(prev_value)
+            _checks.check_value(prev_value)
             prev_value = jnp.asarray(prev_value, dtype=float)
         return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
+
+
+class LeafState(NamedTuple):
+    """What a state holds of one leaf of the parameters; None where an option is off."""
+
+    packed: Any
+    average: Any
+    finite: Any
+    mark: Any
+
+
+def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:
+    """The parts of a state that belong to each leaf of a tree."""
+    domain, along = state.domain, state.along
+    trees = LeafState(
+        state.packed,
+        along and along.average,
+        domain and domain.finite_params,
+        domain and domain.marks,
+    )
+    columns = (
+        [None] * treedef.num_leaves if tree is None else treedef.flatten_up_to(tree)
+        for tree in trees
+    )
+    return list(map(LeafState, *columns))
+
+
+def join(state: ScaleByRpropState, treedef: Any, leaves: list[LeafState]) -> ScaleByRpropState:
+    """The state with other parts: the inverse of `split`."""
+    packed, average, finite, marks = (
+        treedef.unflatten([getattr(leaf, field) for leaf in leaves]) for field in LeafState._fields
+    )
+    return state._replace(
+        packed=packed,
+        domain=state.domain and state.domain._replace(finite_params=finite, marks=marks),
+        along=state.along and state.along._replace(average=average),
+    )
 
 
 # Compiled as a whole, these read an array in one program, not in six.
@@ -97,13 +172,13 @@ def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLi
     step_size, sign = jnp.asarray(step_size), jnp.asarray(sign)
     if not jnp.issubdtype(sign.dtype, jnp.inexact):
         sign = sign.astype(float)
-    _errors.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
-    _errors.check_step_sizes(path, step_size)
+    _checks.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
+    _checks.check_step_sizes(path, step_size)
 
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
         has_sign = (sign > 0) | (sign < 0)
         fresh = lax.full_like(has_sign, False)
-        return _packing.pack(_packing.representable(step_size), sign > 0, has_sign, fresh)
+        return _packing.pack(_packing.clip_to_range(step_size), sign > 0, has_sign, fresh)
 
     return by_parts(pack, step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
 
@@ -135,7 +210,7 @@ def step_sizes(opt_state: optax.OptState) -> optax.Params:
       >>> optax_rprop.step_sizes(opt_state)
       {'w': Array([0.1, 0.1], dtype=float32)}
     """
-    return _errors.the_only(_find(opt_state), opt_state).step_sizes
+    return _checks.the_only(_find(opt_state), opt_state).step_sizes
 
 
 def prev_signs(opt_state: optax.OptState) -> optax.Params:
@@ -150,7 +225,7 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
       >>> optax_rprop.prev_signs(opt_state)
       {'w': Array([0, 0], dtype=int8)}
     """
-    return _errors.the_only(_find(opt_state), opt_state).prev_signs
+    return _checks.the_only(_find(opt_state), opt_state).prev_signs
 
 
 def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax.Array:
@@ -195,21 +270,37 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
       True
     """
     states = _find(opt_state)
-    _errors.check_found(states, opt_state)
-    _errors.check_tolerance(tolerance)
-    leaves = jax.tree.leaves([state.packed for state in states])
-    return jnp.all(jnp.array([is_done(leaf, tolerance) for leaf in leaves], dtype=bool))
+    _checks.check_found(states, opt_state)
+    _checks.check_tolerance(tolerance)
+    done = []
+    for state in states:
+        treedef = jax.tree.structure(state.packed)
+        factor = state.along and state.along.factor
+        done += [is_done(leaf, tolerance, factor) for leaf in split(state, treedef)]
+    return jnp.all(jnp.array(done, dtype=bool))
 
 
-def is_done(packed: jax.Array, tolerance: jax.typing.ArrayLike) -> jax.Array:
-    """Whether every weight of an array is idle, or its step size at or below a tolerance."""
-    return _is_done(packed, jnp.asarray(tolerance, dtype=jnp.finfo(packed.dtype).dtype))
+def is_done(
+    leaf: LeafState, tolerance: jax.typing.ArrayLike, factor: jax.Array | None
+) -> jax.Array:
+    """Whether every weight of a leaf is at rest, or its step size at or below a tolerance.
+
+    A step size that is small by domain errors alone does not count; and a move along the
+    average has to be as small.
+    """
+    real = jnp.finfo(leaf.packed.dtype).dtype
+    return _is_done(leaf._replace(finite=None), jnp.asarray(tolerance, dtype=real), factor)
 
 
 @jax.jit
-def _is_done(packed: jax.Array, tolerance: jax.Array) -> jax.Array:
-    def waiting(part: jax.Array) -> jax.Array:
-        small = _packing.step_size(part) <= tolerance
-        return jnp.any(~(small | _packing.is_idle(part))).astype(part.dtype)
+def _is_done(leaf: LeafState, tolerance: jax.Array, factor: jax.Array | None) -> jax.Array:
+    def waiting(leaf: LeafState) -> jax.Array:
+        small = _packing.step_size(leaf.packed) <= tolerance
+        if leaf.mark is not None:
+            small &= leaf.mark == 0
+        done = small | _packing.is_at_rest(leaf.packed)
+        if factor is not None:
+            done &= lax.abs(leaf.average) * factor.astype(tolerance.dtype) <= tolerance
+        return jnp.any(~done).astype(tolerance.dtype)
 
-    return by_parts(waiting, packed) == 0
+    return by_parts(waiting, leaf) == 0

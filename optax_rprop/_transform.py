@@ -1,17 +1,35 @@
 """Rprop as an Optax gradient transformation: pytrees, types and extra arguments."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from optax_rprop import _box, _errors, _hyperparameters, _packing, _rules
-from optax_rprop._dtypes import by_parts, finite_cast
-from optax_rprop._hyperparameters import PerWeight
-from optax_rprop._state import ScaleByRpropState
+from optax_rprop import _box, _checks, _domain, _hyperparameters, _packing, _rules
+from optax_rprop._domain import Verdict
+from optax_rprop._dtypes import by_parts, finite_cast, parts
+from optax_rprop._hyperparameters import Hyperparams, PerWeight
+from optax_rprop._state import DomainState, LeafState, ScaleByRpropState, join, split
+
+
+class Leaf(NamedTuple):
+    """What a step reads of one leaf of the parameters."""
+
+    gradient: Any
+    parameter: Any
+    hyperparams: Hyperparams
+    state: LeafState
+
+
+class Shared(NamedTuple):
+    """What a step asks of all leaves together: scalars."""
+
+    rose: Any
+    verdict: Verdict | None
 
 
 def scale_by_rprop(
@@ -29,10 +47,11 @@ def scale_by_rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Scales the sign of each gradient by an adaptive step size: Rprop without the descent.
 
-    Emits D * sign(gradient); follow it with `optax.scale(-1)` to descend, and with nothing
-    that changes the updates if the rule undoes steps or the parameters are bounded: it
-    counts on what it emitted. Each optimizer of this package is that chain; see
-    `irprop_minus` for the mathematics and the arguments.
+    Emits D * sign(gradient); follow it with `optax.scale(-1)` to descend. Each optimizer of
+    this package is that chain; see `irprop_minus` for the mathematics and the arguments.
+
+    Rules that undo steps, bounds and `undo_nonfinite` assume that updates are applied
+    unchanged. Put only `optax.scale(-1)` after this transformation.
 
     A derivative taken through an update is right at ordinary scales. A tiny one, below 1e-9
     or so in float32, may underflow to zero.
@@ -47,15 +66,14 @@ def scale_by_rprop(
       step_dtype: the type of real parameters' step sizes.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
-      undo_nonfinite: for "rprop_plus" and "irprop_plus": whether to undo a step to where the
-        loss or a gradient is not finite.
+      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
 
     Returns:
       A gradient transformation with a `ScaleByRpropState`.
 
     Raises:
       TypeError: see `irprop_minus`.
-      ValueError: likewise; and for undo_nonfinite with a rule that undoes nothing.
+      ValueError: likewise; and for an unknown rule.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_rprop
@@ -65,35 +83,33 @@ def scale_by_rprop(
       >>> print(updates)
       [-0.5  0.5 -0. ]
     """
+    _checks.check_rule(rule, _rules.RULES)
     the_rule = _rules.RULES[rule]
-    bounded = lower is not None or upper is not None
-    _errors.check_undo(undo_nonfinite, rule, the_rule.undoes)
     if step_dtype is not None:
         step_dtype = jnp.dtype(step_dtype)
-        _errors.check_step_dtype(step_dtype)
-    given = _hyperparameters.given(
-        learning_rate=learning_rate,
-        eta_minus=eta_minus,
-        eta_plus=eta_plus,
-        min_step_size=min_step_size,
-        max_step_size=max_step_size,
-        lower=lower,
-        upper=upper,
+        _checks.check_step_dtype(step_dtype)
+    hyperparams = Hyperparams(
+        learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, lower, upper
     )
+    _checks.check_hyperparams(hyperparams._asdict())
+    hyperparams = _hyperparameters.as_floats(hyperparams)
+    needs_params = lower is not None or upper is not None or undo_nonfinite
 
     def init(params: optax.Params) -> Any:
-        leaves, treedef = _hyperparameters.flatten(params)
-        packed = []
-        for (path, leaf), own in zip(leaves, _hyperparameters.own(given, params), strict=True):
-            if leaf is not None:
-                _errors.check_parameter(path, leaf)
-                dtype = _packing.state_dtype(jnp.result_type(leaf), step_dtype)
-                _hyperparameters.check_leaf(path, leaf, dtype, own)
-                # From zeros of the parameter's own, so that the state takes its sharding.
-                leaf = _init_leaf(jnp.zeros_like(leaf, dtype=dtype), own["learning_rate"])
-            packed.append(leaf)
-        prev_value = _largest_beside(params) if the_rule.needs_value else None
-        return ScaleByRpropState(treedef.unflatten(packed), prev_value)
+        paths, leaves, treedef = _hyperparameters.flatten(params)
+        owns = _hyperparameters.per_leaf(hyperparams, params)
+        packed = treedef.unflatten(
+            None if leaf is None else _init_leaf(path, leaf, own, step_dtype)
+            for path, leaf, own in zip(paths, leaves, owns, strict=True)
+        )
+        prev_value = domain = None
+        if the_rule.needs_value:
+            prev_value = _scalar_beside(params, jnp.finfo(jnp.result_type(float)).max, float)
+        if undo_nonfinite:
+            marks = jax.tree.map(jnp.zeros_like, packed)
+            returns = _scalar_beside(params, 0, jnp.int32)
+            domain = DomainState(jax.tree.map(_copy, params), marks, returns)
+        return ScaleByRpropState(packed, prev_value, domain)
 
     def update(
         updates: optax.Updates,
@@ -104,84 +120,129 @@ def scale_by_rprop(
         **extra_args: object,
     ) -> tuple[optax.Updates, Any]:
         del extra_args
-        _errors.check_state(state, ScaleByRpropState)
-        rose, finite, prev_value = False, True, state.prev_value
+        _checks.check_state(state, ScaleByRpropState)
         if the_rule.needs_value:
-            _errors.check_value(value, prev_value)
-            rose, prev_value = _rules.compare_losses(
-                jnp.asarray(value, prev_value.dtype), prev_value
-            )
-        if undo_nonfinite and value is not None:
-            _errors.check_loss(value)
-            finite = jnp.isfinite(jnp.asarray(value, float))
+            _checks.check_losses(value, state.prev_value)
+        if value is not None and (the_rule.needs_value or undo_nonfinite):
+            _checks.check_value(value)
+            value = jnp.asarray(value, float)
+        if needs_params:
+            _checks.check_params(params)
+        if undo_nonfinite:
+            _checks.check_domain(state.domain)
+        domain = state.domain if undo_nonfinite else None
 
-        leaves, treedef = _hyperparameters.flatten(updates)
-        packed = treedef.flatten_up_to(state.packed)
-        dtypes = []
-        for (path, gradient), old in zip(leaves, packed, strict=True):
-            if gradient is not None:
-                _errors.check_alike(path, "the gradient", gradient, "the state", old)
-                _errors.check_packed(path, old.dtype)
-            dtypes.append(None if gradient is None else old.dtype)
-        factors = _hyperparameters.factors(given, updates, dtypes)
-        bounds = parameters = [None] * len(leaves)
-        if bounded:
-            _errors.check_params(params)
-            ends = {"lower": given["lower"], "upper": given["upper"]}
-            bounds = _hyperparameters.own(ends, updates)
-            parameters = treedef.flatten_up_to(params)
+        paths, gradients, treedef = _hyperparameters.flatten(updates)
+        parameters = treedef.flatten_up_to(params) if needs_params else [None] * len(paths)
+        owns = _hyperparameters.per_leaf(hyperparams, updates)
+        leaves = list(map(Leaf, gradients, parameters, owns, split(state, treedef)))
+        for path, leaf in zip(paths, leaves, strict=True):
+            _check_leaf(path, leaf)
 
-        steps, new = [], []
-        for (path, gradient), old, own, parameter, of_leaf in zip(
-            leaves, packed, factors, parameters, bounds, strict=True
-        ):
-            if gradient is not None:  # beside a None, the parameter is left alone
-                box = None
-                if of_leaf:
-                    _errors.check_alike(path, "params", parameter, "the gradient", gradient)
-                    box = parameter, of_leaf.get("lower"), of_leaf.get("upper")
-                old, gradient = _update_leaf(
-                    old, gradient, own, box, rose, finite, the_rule, undo_nonfinite
-                )
-            steps.append(gradient)
-            new.append(old)
-        return treedef.unflatten(steps), ScaleByRpropState(treedef.unflatten(new), prev_value)
+        rose, verdict, prev_value, domain = False, None, state.prev_value, state.domain
+        if the_rule.needs_value:
+            rose, prev_value = _rules.compare_losses(value, state.prev_value)
+        if undo_nonfinite:
+            verdict, returns = _judge(leaves, value, state.domain.returns)
+            domain = state.domain._replace(returns=returns)
+            if the_rule.needs_value:
+                prev_value = jnp.where(verdict.goes_back, state.prev_value, prev_value)
+
+        steps, after = [], []
+        for leaf in leaves:
+            step, leaf_state = None, leaf.state
+            if leaf.gradient is not None:  # beside a None, the parameter is left alone
+                step, leaf_state = _update_leaf(leaf, Shared(rose, verdict), the_rule)
+            steps.append(step)
+            after.append(leaf_state)
+        new = ScaleByRpropState(state.packed, prev_value, domain)
+        return treedef.unflatten(steps), join(new, treedef, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -> jax.Array:
+    """The packed state of one leaf."""
+    _checks.check_parameter(path, parameter)
+    dtype = _packing.state_dtype(jnp.result_type(parameter), step_dtype)
+    _checks.check_leaf(path, parameter, dtype, own._asdict())
+    first = own.learning_rate
+    if _checks.is_known(first) and np.shape(first) == ():
+        # Nothing is compiled but the program that fills any array of this shape and sharding.
+        return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
+    # From zeros of the parameter's own, so that the state takes its sharding.
+    return _pack_first(jnp.zeros_like(parameter, dtype=dtype), first)
+
+
 @jax.jit
-def _init_leaf(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
-    """The packed state of one leaf. Compiled once per shape."""
-    first = _packing.fresh(_hyperparameters.as_step_size(learning_rate, zeros.dtype))
-    return by_parts(lambda part: part + _hyperparameters.spread(first, part), zeros)
+def _pack_first(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
+    """The first step sizes, packed. Compiled once per shape."""
+    return by_parts(
+        lambda part: part + _packing.pack_initial(_hyperparameters.step_size(learning_rate, part)),
+        zeros,
+    )
 
 
-def _largest_beside(params: Any) -> jax.Array:
-    """The largest finite number, a scalar on all the devices of sharded parameters."""
-    largest = jnp.asarray(jnp.finfo(jnp.result_type(float)).max, float)
+def _copy(parameter: Any) -> jax.Array:
+    """Another array with the same numbers, or with zeros where there are but a shape and a type."""
+    if isinstance(parameter, jax.ShapeDtypeStruct):
+        return jnp.zeros_like(parameter)
+    return jnp.array(parameter, jnp.result_type(parameter))
+
+
+def _scalar_beside(params: Any, number: Any, dtype: Any) -> jax.Array:
+    """A scalar, on all the devices of sharded parameters."""
+    scalar = jnp.asarray(number, dtype)
     for leaf in jax.tree.leaves(params):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
             sharding = leaf.sharding
             if isinstance(sharding, jax.sharding.NamedSharding):
                 everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-                return jax.device_put(largest, everywhere)
-    return largest
+                return jax.device_put(scalar, everywhere)
+    return scalar
 
 
-@functools.partial(jax.jit, static_argnames=("rule", "undo_nonfinite"))
-def _update_leaf(packed, gradient, factors, box, rose, finite, rule, undo_nonfinite):
-    """One step of one leaf: the new packed state and the update. Traced once per shape."""
-    factors = _rules.Factors(*(_hyperparameters.spread(factor, packed) for factor in factors))
+def _check_leaf(path: tuple, leaf: Leaf) -> None:
+    """Raises where the trees of a step do not fit together."""
+    if leaf.gradient is not None:
+        packed = leaf.state.packed
+        _checks.check_alike(path, "the gradient", leaf.gradient, "the state", packed)
+        _checks.check_packed(path, packed.dtype)
+        if leaf.parameter is not None:
+            _checks.check_alike(path, "params", leaf.parameter, "the gradient", leaf.gradient)
 
-    def move(packed: jax.Array, gradient: jax.Array, parameter: jax.Array | None = None):
-        left_domain = (gradient != gradient) | ~finite if undo_nonfinite else None
-        new, step = _rules.apply(rule, packed, gradient, factors, rose, left_domain)
+
+def _judge(leaves: list[Leaf], value: Any, returns: jax.Array) -> tuple[Verdict, jax.Array]:
+    """What all leaves say of the point where the gradients were taken."""
+    severities = [
+        _domain.severity(*part, returns)
+        for leaf in leaves
+        if leaf.gradient is not None
+        for part in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
+    ]
+    return _domain.judge(severities, value, returns)
+
+
+@functools.partial(jax.jit, static_argnames="rule")
+def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Array, LeafState]:
+    """The step of one leaf, to be subtracted, and its new state. Traced once per shape."""
+    own = leaf.hyperparams
+
+    def update_part(
+        gradient: jax.Array, parameter: jax.Array | None, old: LeafState
+    ) -> tuple[jax.Array, LeafState]:
+        factors = _hyperparameters.factors(own, old.packed)
+        packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
         step = finite_cast(step, gradient.dtype)
-        if parameter is None:
-            return new, step
-        lower = _hyperparameters.bound(box[1], -1, parameter)
-        upper = _hyperparameters.bound(box[2], 1, parameter)
-        return _box.stay_inside(parameter, lower, upper, packed, new, step, rule.undoes)
+        if own.lower is not None or own.upper is not None:
+            cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
+            if rule.undoes:
+                cut = cut._replace(step=_packing.round_down(cut.step, packed.dtype))
+            packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
+            step = cut.step
+        new = old._replace(packed=packed)
+        if shared.verdict is None:
+            return step, new
+        return _domain.step_back(shared.verdict, gradient, parameter, factors, old, step, new)
 
-    return by_parts(move, packed, gradient, *(() if box is None else box[:1]))
+    return by_parts(update_part, leaf.gradient, leaf.parameter, leaf.state)

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
 from optax_rprop import _packing
 from optax_rprop._rules import RULES
-from optax_rprop._state import is_done, step_sizes
+from optax_rprop._state import is_done, split, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 Y = TypeVar("Y")
@@ -165,7 +165,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
         """Stops where every weight is done, or where `fn` is lost."""
-        done = jax.tree.map(is_done, state.rprop.packed, self._done(state.y))
+        tolerances = jax.tree.leaves(self._done(state.y))
+        leaves = split(state.rprop, jax.tree.structure(state.y))
+        done = list(map(is_done, leaves, tolerances))
         waiting = ~jnp.array(jax.tree.leaves(done), dtype=bool).all()
         for_good = (state.num_steps == 1) | (not RULES[self.rule].undoes)
         lost = ~jnp.isfinite(state.f) & for_good

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
-from optax_rprop import _errors, _hyperparameters
+from optax_rprop import _checks
 from optax_rprop._dtypes import by_parts, finite_cast
 
 
@@ -117,15 +116,15 @@ def scale_by_adaptive_gains(
         "min_gain": min_gain,
         "max_gain": max_gain,
     }
-    _check_hyperparameters(hyperparameters)
+    _checks.check_scalars(hyperparameters, _checks.GAIN_INTERVALS)
     numbers = tuple(hyperparameters.values())
 
     def init(params: optax.Params) -> Any:
-        known = {n: x for n, x in hyperparameters.items() if _hyperparameters.is_known(x)}
-        _hyperparameters.check(known, _RANGES)
+        known = {n: x for n, x in hyperparameters.items() if _checks.is_known(x)}
+        _checks.check_values(known, intervals=_checks.GAIN_INTERVALS)
 
         def zeros(path: tuple, parameter: Any) -> jax.Array:
-            _errors.check_parameter(path, parameter)
+            _checks.check_parameter(path, parameter)
             dtype = jnp.result_type(parameter)
             narrow = jnp.finfo(dtype).bits < 32
             return jnp.zeros_like(parameter, dtype=jnp.float32 if narrow else dtype)
@@ -141,11 +140,11 @@ def scale_by_adaptive_gains(
         **extra_args: object,
     ) -> tuple[optax.Updates, Any]:
         del params, extra_args
-        _errors.check_state(state, ScaleByAdaptiveGainsState)
+        _checks.check_state(state, ScaleByAdaptiveGainsState)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
         adapted = []
         for (path, leaf), *own in zip(leaves, *map(treedef.flatten_up_to, state), strict=True):
-            _errors.check_alike(path, "the update", leaf, "the state", own[0])
+            _checks.check_alike(path, "the update", leaf, "the state", own[0])
             adapted.append(_update_leaf(leaf, *own, numbers))
         scaled, gains, averages = (
             treedef.unflatten([leaf[n] for leaf in adapted]) for n in range(3)
@@ -208,7 +207,7 @@ def rmsprop_with_gains(
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
     rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
-    _check_hyperparameters({"decay": decay, "eps": eps, **rate})
+    _checks.check_scalars({"decay": decay, "eps": eps, **rate}, _checks.GAIN_INTERVALS)
 
     def finite(updates: Any, params: Any) -> Any:
         del params
@@ -249,54 +248,3 @@ def _update_leaf(
 
 def _where_finite(array: jax.typing.ArrayLike, other: Any) -> jax.Array:
     return jnp.where(jnp.isfinite(array), array, other)
-
-
-_RANGES = {
-    "learning_rate": (
-        lambda x: 0 <= x < np.inf,
-        "must be a finite number of at least 0, or a schedule.",
-    ),
-    "decay": (
-        lambda x: 0 <= x < 1,
-        "must be at least 0 and below 1: it is the memory of squared gradients; "
-        "the default is 0.9.",
-    ),
-    "eps": (
-        lambda x: 0 <= x < np.inf,
-        "must be a finite number of at least 0; the default is 1e-08.",
-    ),
-    "increase": (
-        lambda x: 0 < x < np.inf,
-        "must be a finite number above 0: it is added to a gain; the default is 0.05.",
-    ),
-    "decrease": (
-        lambda x: 0 < x < 1,
-        "must lie strictly between 0 and 1: it multiplies a gain; the default is 0.8.",
-    ),
-    "average_decay": (
-        lambda x: 0 <= x < 1,
-        "must be at least 0 and below 1: it is the average's memory; the default is 0.9.",
-    ),
-    "min_gain": (
-        lambda x: 0 < x <= 1,
-        "must be above 0 and at most 1, where gains start; the default is 0.1.",
-    ),
-    "max_gain": (
-        lambda x: 1 <= x < np.inf,
-        "must be a finite number of at least 1, where gains start; the default is 10.",
-    ),
-}
-
-
-def _check_hyperparameters(hyperparameters: dict[str, Any]) -> None:
-    """At construction; the values of JAX arrays, which may be traced, are for `init` to check."""
-    for name, value in hyperparameters.items():
-        if not isinstance(value, (*_hyperparameters.NUMBERS, jax.Array)):
-            raise TypeError(
-                f"{name}={value!r} must be a number; pass a schedule through "
-                "optax.inject_hyperparams."
-            )
-        if np.shape(value) != ():
-            raise ValueError(f"{name}={value!r} must be one number for all parameters.")
-    numbers = {n: x for n, x in hyperparameters.items() if not isinstance(x, jax.Array)}
-    _hyperparameters.check(numbers, _RANGES)

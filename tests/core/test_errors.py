@@ -17,20 +17,29 @@ PARAMS = {"w": jnp.zeros((3, 1)), "b": jnp.zeros(2)}
 
 # Arguments that are refused at construction, and what the message says.
 BAD_VALUES = [
-    ({"eta_minus": 0.0}, r"eta_minus=0 must lie strictly between 0 and 1.*default is 0\.5"),
-    ({"eta_minus": 1.0}, r"eta_minus=1 must lie strictly between 0 and 1"),
+    (
+        {"eta_minus": 0.0},
+        r"eta_minus=0 must be a number above 0 and below 1: it shrinks.*default is 0\.5",
+    ),
+    ({"eta_minus": 1.0}, r"eta_minus=1 must be a number above 0 and below 1"),
     ({"eta_minus": nan}, r"eta_minus=nan must"),
     ({"eta_plus": 1.0}, r"eta_plus=1 must be a finite number above 1.*default is 1\.2"),
     ({"eta_plus": inf}, r"eta_plus=inf must"),
     ({"eta_plus": nan}, r"eta_plus=nan must"),
     ({"eta_plus": np.array([1.1, 0.2])}, r"eta_plus=0\.2 must be a finite number above 1"),
-    ({"min_step_size": -1e-6}, r"min_step_size=-1e-06 must be at least 0.*default is 1e-6"),
+    (
+        {"min_step_size": -1e-6},
+        r"min_step_size=-1e-06 must be a number at least 0.*default is 1e-06",
+    ),
     ({"min_step_size": nan}, r"min_step_size=nan must"),
-    ({"max_step_size": 0.0}, r"max_step_size=0 must be above 0 and at most 2\*\*31"),
+    ({"max_step_size": 0.0}, r"max_step_size=0 must be a number above 0 and at most 2\*\*31"),
     ({"max_step_size": 2.0**31 * 1.001}, r"max_step_size=2\.14963e\+09 must .* 2\*\*31"),
     ({"max_step_size": inf}, r"max_step_size=inf must"),
-    ({"learning_rate": 0.0}, r"learning_rate=0 must be above 0"),
-    ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be above 0.*default is 0\.01"),
+    (
+        {"learning_rate": 0.0},
+        r"learning_rate=0 must be a number above 0 and at most 2\*\*31: it is an absolute step",
+    ),
+    ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be a number above 0.*default is 0\.01"),
     ({"learning_rate": np.float32(inf)}, r"learning_rate=inf must"),
     ({"min_step_size": 2.0, "max_step_size": 1.0}, r"min_step_size=2 is above max_step_size=1; "),
     ({"learning_rate": 51.0}, r"learning_rate=51 is above max_step_size=50; the first step size"),
@@ -39,8 +48,10 @@ BAD_VALUES = [
     ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
     ({"learning_rate": 1j}, "learning_rate=1j must be real"),
     ({"learning_rate": np.complex64(1 + 2j)}, r"learning_rate=\(1\+2j\) must be real"),
-    ({"lower": nan}, r"lower=nan must be a number; leave it out"),
-    ({"upper": nan}, r"upper=nan must be a number; leave it out"),
+    ({"eta_minus": (0.5, 1.2)}, r"etas are two arguments here: eta_minus=0\.5, eta_plus=1\.2"),
+    ({"eta_plus": {"w": 0.5}}, r"eta_plus\['w'\]=0\.5 must be a finite number above 1"),
+    ({"lower": nan}, r"lower=nan must be a number below inf: leave it out"),
+    ({"upper": nan}, r"upper=nan must be a number above -inf: leave it out"),
 ]
 
 
@@ -61,6 +72,7 @@ ARRAYS_ALONE = r"schedule through optax\.inject_hyperparams.* eqx\.filter\("
         ({"learning_rate": {"w": lambda step: 0.1}}, r"\['w'\]=<function .*" + FIRST_STEP),
         ({"eta_plus": lambda step: 1.2}, "=<function .*" + ARRAYS_ALONE),
         ({"lower": {"activation": jnp.tanh}}, r"\['activation'\]=.*" + ARRAYS_ALONE),
+        ({"eta_plus": "1.2"}, r"='1\.2' is a string; it must be a number"),
     ],
 )
 def test_functions(given, message):
@@ -71,11 +83,14 @@ def test_functions(given, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"learning_rate": jnp.array(-1.0)}, r"learning_rate\['b'\]=-1 must be above 0"),
-        ({"eta_minus": jnp.array(2.0)}, r"eta_minus\['b'\]=2 must lie strictly"),
-        ({"learning_rate": {"w": 0.1, "b": -0.2}}, r"learning_rate\['b'\]=-0\.2 must be above 0"),
+        ({"learning_rate": jnp.array(-1.0)}, r"learning_rate\['b'\]=-1 must be a number above 0"),
+        ({"eta_minus": jnp.array(2.0)}, r"eta_minus\['b'\]=2 must be a number above 0"),
+        (
+            {"learning_rate": {"w": 0.1, "b": -0.2}},
+            r"learning_rate\['b'\]=-0\.2 must be a number above 0",
+        ),
         ({"learning_rate": {"w": np.full((3, 1), 99.0), "b": 1.0}}, r"\['w'\]=99 is above max_st"),
-        ({"eta_minus": (0.5, 1.2)}, r"eta_minus has no value.*A list or a tuple is a pytree"),
+        ({"eta_minus": (0.5, 0.6)}, r"eta_minus has no value.*A list or a tuple is a pytree"),
         ({"learning_rate": None}, r"learning_rate has no value for parameter \['b'\]"),
     ],
 )
@@ -135,9 +150,17 @@ def test_tracers_are_let_through():
         assert all(jax.tree.leaves(finite)), given
 
 
-def test_undo_nonfinite_needs_a_rule_that_undoes():
-    with pytest.raises(ValueError, match=r"undo_nonfinite=True needs .* rule='irprop_minus' does"):
-        optax_rprop.scale_by_rprop(undo_nonfinite=True)
+def test_rules_that_do_not_exist():
+    with pytest.raises(ValueError, match="rule='irprop' is unknown; use one of 'rprop_minus', 'ir"):
+        optax_rprop.scale_by_rprop(rule="irprop")
+
+
+def test_undo_nonfinite_needs_its_state_and_params():
+    optimizer = optax_rprop.rprop(undo_nonfinite=True)
+    with pytest.raises(ValueError, match=r"params=None, but .*undo_nonfinite.*state, params\)"):
+        optimizer.update(PARAMS, optimizer.init(PARAMS))
+    with pytest.raises(ValueError, match=r"domain=None: this state was made without undo_non"):
+        optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -149,6 +172,9 @@ def test_factors_that_round_to_one(dtype):
         with pytest.raises(ValueError, match=message):
             optimizer.init(jnp.zeros(2, dtype))
     optax_rprop.rprop(eta_plus=1.01, eta_minus=0.99).init(jnp.zeros(2, dtype))
+    factors = np.array([0.5, 0.99999])
+    with pytest.raises(ValueError, match=r"eta_minus=0\.99999 rounds to 1 in a bfloat16 state"):
+        optax_rprop.rprop(eta_minus=factors).init(jnp.zeros(2, jnp.bfloat16))
     with pytest.raises(ValueError, match="rounds to 1 in a bfloat16 state"):
         optax_rprop.rprop(eta_plus=1.001, step_dtype=jnp.bfloat16).init(jnp.zeros(2))
 
@@ -198,7 +224,7 @@ def test_gradients_of_other_parameters(gradient, error, message):
 def test_irprop_plus_needs_the_loss():
     optimizer = optax_rprop.irprop_plus()
     state = optimizer.init(PARAMS)
-    message = r"value=None, but .*, value=loss\).*rprop_plus\(undo_nonfinite=True\)"
+    message = r"value=None, but .*, value=loss\).*rprop\(undo_nonfinite=True\)"
     with pytest.raises(ValueError, match=message):
         optimizer.update(PARAMS, state, PARAMS)
     for value in (jnp.zeros(2), jnp.zeros((), complex), (1.0, 2)):
@@ -216,8 +242,10 @@ def test_a_state_of_another_optimizer():
     with pytest.raises(TypeError, match=r"state is a optax.*State, not the optax_rprop\."):
         optax_rprop.rprop().update(PARAMS, optax.rprop(0.1).init(PARAMS))
     bare = optax_rprop.scale_by_rprop().init(PARAMS)
-    with pytest.raises(TypeError, match=r"is a tuple, .*\(that one, optax\.EmptyState\(\)\)"):
+    with pytest.raises(ValueError, match="number of updates and states"):  # Optax's own
         optax_rprop.rprop().update(PARAMS, bare)
+    with pytest.raises(TypeError, match=r"is a tuple, .*\(that one, optax\.EmptyState\(\)\)"):
+        optax_rprop.scale_by_rprop().update(PARAMS, optax_rprop.rprop().init(PARAMS))
 
 
 def test_a_state_that_was_cast():
@@ -230,7 +258,9 @@ def test_a_state_that_was_cast():
 def test_bounds_and_other_parameters():
     optimizer = optax_rprop.rprop(lower=0.0)
     state = optimizer.init(PARAMS)
-    with pytest.raises(ValueError, match=r"params=None, but lower and upper.*state, params\)"):
+    with pytest.raises(
+        ValueError, match=r"params=None, but lower, upper and undo_nonfinite need.*state, params\)"
+    ):
         optimizer.update(PARAMS, state)
     with pytest.raises(ValueError, match=r"params \['b'\] has shape \(3,\), but the gradient"):
         optimizer.update(PARAMS, state, {**PARAMS, "b": jnp.zeros(3)})

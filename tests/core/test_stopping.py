@@ -247,8 +247,9 @@ def test_a_step_taken_back_to_a_bound_is_not_idle(name):
 
 @pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_out_of_the_domain_a_zero_gradient_is_not_idle(name, value):
+def test_out_of_the_domain_a_zero_gradient_is_not_at_rest(name, value):
     """As where a loss of jnp.where(x < 0, nan, ...) has a derivative of 0."""
     optimizer = getattr(optax_rprop, name)(0.1, undo_nonfinite=True)
-    _, state = optimizer.update(jnp.zeros(2), optimizer.init(jnp.zeros(2)), value=value)
+    params = jnp.zeros(2)
+    _, state = optimizer.update(params, optimizer.init(params), params, value=value)
     assert not optax_rprop.converged(state, 1e-3)

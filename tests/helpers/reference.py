@@ -25,7 +25,6 @@ class Hyperparameters:
     eta_plus: np.floating
     min_step_size: np.floating
     max_step_size: np.floating
-    undo_nonfinite: bool = False
 
     @classmethod
     def of_type(
@@ -36,10 +35,9 @@ class Hyperparameters:
         eta_plus=1.2,
         min_step_size=1e-6,
         max_step_size=50.0,
-        undo_nonfinite=False,
     ):
         numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-        return cls(*(np.array(number).astype(dtype)[()] for number in numbers), undo_nonfinite)
+        return cls(*(np.array(number).astype(dtype)[()] for number in numbers))
 
 
 class Weight:
@@ -53,23 +51,39 @@ class Weight:
         self.sign = 0
         self.last_step = value * 0
 
-    def update(self, rule, gradient, loss_rose=False, loss_is_finite=True):
+        self.finite_value = self.value
+        self.mark = ""
+
+    def go_back(self, at_fault, rests):
+        """Moves the weight to where all was finite; one at fault shrinks and forgets."""
+        if at_fault:
+            given = self.hyperparameters
+            self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
+            self.sign = 0
+            self.mark = "rests" if rests else "marked"
+        self.value = self.value + (self.finite_value - self.value)
+
+    def go_on(self, rule, gradient, loss_rose):
+        """A step of a rule from a point where all is finite."""
+        self.finite_value = self.value
+        if self.mark == "rests":
+            self.mark = "marked"
+            return
+        if self.mark and float(gradient) * self.sign < 0:
+            self.mark = ""
+        self.update(rule, gradient, loss_rose)
+
+    def update(self, rule, gradient, loss_rose=False):
         """Moves the weight by one step of a rule and returns the step."""
         given = self.hyperparameters
         gradient = float(gradient)
-        if given.undo_nonfinite and not loss_is_finite:
-            gradient = np.nan
         sign = 1 if gradient > 0 else -1 if gradient < 0 else 0
         agreement = sign * self.sign
         step_size_before = self.step_size
-        if given.undo_nonfinite and np.isnan(gradient) and self.sign:
-            agreement, loss_rose = -1, True
         if agreement > 0:
             self.step_size = min(self.step_size * given.eta_plus, given.max_step_size)
         elif agreement < 0:
             self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
-        else:  # a step that was cut can be shorter than the least step size
-            self.step_size = max(self.step_size, given.min_step_size)
 
         step_size = self.step_size.astype(self.value.dtype)
         if agreement < 0 and rule != "rprop_minus":
@@ -92,11 +106,11 @@ class Weight:
             if undoes:
                 step = self.storable(step)
             self.step_size = min(self.step_size, step_size_before)
-            if step * self.sign < 0:  # a part of the step: its sign stays
-                if undoes:
-                    self.step_size = abs(step).astype(self.step_size.dtype)
-            else:
+            length = abs(step).astype(self.step_size.dtype)
+            if step * self.sign >= 0 or (undoes and length < given.min_step_size):
                 self.sign = 0
+            elif undoes:  # a part of the step, whose sign stays
+                self.step_size = length
         self.last_step = step
         self.value = self.value + step
         return step
@@ -122,18 +136,44 @@ class Weight:
 
 
 class Losses:
-    """Whether each loss is above the last finite one, and whether it is finite."""
+    """Whether each loss is above the last finite one."""
 
     def __init__(self, dtype):
         self.dtype = np.dtype(dtype).type
         self.previous = self.dtype(np.inf)
 
-    def compare(self, loss):
+    def rose(self, loss):
         loss = self.dtype(loss)
         rose = bool(loss > self.previous)
         if np.isfinite(loss):
             self.previous = loss
-        return rose, bool(np.isfinite(loss))
+        return rose
+
+
+class Domain:
+    """Takes all weights back from a point with a domain error, as the documentation says."""
+
+    def __init__(self):
+        self.returns = 0
+
+    def takes_back(self, weights, gradients, loss_is_finite):
+        """Whether it did; then nothing else happens in that step."""
+        moved = [bool(weight.value != weight.finite_value) for weight in weights]
+        is_nan = [bool(np.isnan(gradient)) for gradient in gradients]
+        if self.returns:  # the last return was rounded
+            self.returns = self.returns - 1 if any(moved) else 0
+            if any(moved):
+                for weight in weights:
+                    weight.go_back(at_fault=False, rests=False)
+            return any(moved)
+        if loss_is_finite and not any(is_nan):
+            return False
+        self.returns = 8
+        own = [a and b for a, b in zip(moved, is_nan, strict=True)]
+        at_fault = own if any(own) else moved
+        for weight, *answers in zip(weights, at_fault, is_nan, strict=True):
+            weight.go_back(*answers)
+        return True
 
 
 def run(
@@ -145,6 +185,7 @@ def run(
     step_dtype=None,
     lower=-np.inf,
     upper=np.inf,
+    undo_nonfinite=False,
     **given,
 ):
     """The weights, step sizes and signs after each step.
@@ -158,7 +199,8 @@ def run(
       step_dtype: the type of the step sizes; by default the weights', float32 for float16.
       lower: the bound below all weights, rounded to their type.
       upper: the bound above them.
-      **given: hyperparameters, and undo_nonfinite.
+      undo_nonfinite: whether domain errors are taken back.
+      **given: hyperparameters.
 
     Returns:
       Three arrays of shape (steps, n).
@@ -167,12 +209,17 @@ def run(
         step_dtype = np.float32 if values.dtype == np.float16 else values.dtype
     hyperparameters = Hyperparameters.of_type(step_dtype, **given)
     weights = [Weight(value, hyperparameters, lower, upper) for value in values]
-    memory = Losses(loss_dtype)
+    memory, domain = Losses(loss_dtype), Domain()
     trace = []
     for step, row in enumerate(gradients):
-        answer = (False, True) if losses is None else memory.compare(losses[step])
-        for weight, gradient in zip(weights, row, strict=True):
-            weight.update(rule, gradient, *answer)
+        loss = 0.0 if losses is None else losses[step]
+        if not (undo_nonfinite and domain.takes_back(weights, row, np.isfinite(loss))):
+            rose = memory.rose(loss)
+            for weight, gradient in zip(weights, row, strict=True):
+                if undo_nonfinite:
+                    weight.go_on(rule, gradient, rose)
+                else:
+                    weight.update(rule, gradient, rose)
         trace.append([(weight.value, weight.step_size, weight.sign) for weight in weights])
     return tuple(
         np.array([[entry[part] for entry in row] for row in trace], dtype)

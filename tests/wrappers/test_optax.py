@@ -19,6 +19,7 @@ from helpers.conformance import (
     NEED_LOSS,
     STEPS,
     TAKE_LOSS,
+    UNDOING,
     VALUES,
     assert_follows_papers,
     assert_same_trees,
@@ -172,14 +173,14 @@ def test_conditionally_transform(make):
     assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
 
 
-@every_kind_but(*BOUNDED)  # the box is around the parameters given, not around z
+@every_kind_but(*BOUNDED, *UNDOING)  # their parameters are the ones given, not z
 def test_schedule_free(make):
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
     assert_follows_papers(make, state.z, state)
 
 
-@every_kind_but(*BOUNDED)  # it multiplies updates that end at a bound
+@every_kind_but(*BOUNDED, *UNDOING)  # it multiplies updates that end at a bound or a point
 def test_mechanize(make):
     """It learns a factor for the updates, and leaves the step sizes alone."""
     wrapped = contrib.mechanize(make())

@@ -1,0 +1,398 @@
+"""Every check, and every error message: the argument, its value, what to do.
+
+There is a check where JAX would say something cryptic, or nothing. Values are checked where
+they are known: Python and NumPy numbers when an optimizer is made, JAX arrays and pytrees
+when `init` sees them, tracers never. (optax.inject_hyperparams makes the optimizer anew in
+every step, from JAX arrays; reading those back would stall the device.)
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from optax_rprop import _packing
+
+NUMBERS = (int, float, complex, np.ndarray, np.generic)
+_STEP_DTYPES = ("bfloat16", "float32", "float64")
+_STEP = "it is an absolute step, in the units of the parameters"
+_NO_BOUND = "leave it out, or give None, for no bound"
+
+
+# Hyperparameters
+
+
+class Interval(NamedTuple):
+    """The numbers that an argument may be, what it does, and its default."""
+
+    low: float
+    high: float
+    ends: str  # "[" and "]" where the end is one of them, "(" and ")" where it is not
+    hint: str
+    default: float | None = None
+
+    def holds(self, number: np.ndarray) -> np.ndarray:
+        above = number >= self.low if self.ends[0] == "[" else number > self.low
+        below = number <= self.high if self.ends[1] == "]" else number < self.high
+        return above & below
+
+    def __str__(self) -> str:
+        finite = self.ends[1] == ")" and self.high == np.inf and self.low > -np.inf
+        words = []
+        if (self.low, self.ends[0]) != (-np.inf, "["):
+            words.append(f"{'at least' if self.ends[0] == '[' else 'above'} {self.low:g}")
+        if not finite and (self.high, self.ends[1]) != (np.inf, "]"):
+            high = "2**31" if self.high == _packing.LARGEST_STEP_SIZE else f"{self.high:g}"
+            words.append(f"{'at most' if self.ends[1] == ']' else 'below'} {high}")
+        default = "" if self.default is None else f"; the default is {self.default:g}"
+        return f"a {'finite ' * finite}number {' and '.join(words)}: {self.hint}{default}"
+
+
+_LARGEST = _packing.LARGEST_STEP_SIZE
+INTERVALS = {
+    "learning_rate": Interval(0, _LARGEST, "(]", f"{_STEP}, the first", 0.01),
+    "eta_minus": Interval(
+        0, 1, "()", "it shrinks a step size where the gradient changed sign", 0.5
+    ),
+    "eta_plus": Interval(
+        1, np.inf, "()", "it grows a step size where the gradient kept its sign", 1.2
+    ),
+    "min_step_size": Interval(0, _LARGEST, "[]", f"{_STEP}, the smallest", 1e-6),
+    "max_step_size": Interval(0, _LARGEST, "(]", f"{_STEP}, the largest", 50.0),
+    "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
+    "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
+}
+GAIN_INTERVALS = {
+    "learning_rate": Interval(0, np.inf, "[)", "or it is a schedule"),
+    "decay": Interval(0, 1, "[)", "it is the memory of squared gradients", 0.9),
+    "eps": Interval(0, np.inf, "[)", "it is added to the squared gradients' average", 1e-8),
+    "increase": Interval(0, np.inf, "()", "it is added to a gain", 0.05),
+    "decrease": Interval(0, 1, "()", "it multiplies a gain", 0.8),
+    "average_decay": Interval(0, 1, "[)", "it is the average's memory", 0.9),
+    "min_gain": Interval(0, 1, "(]", "gains start at 1", 0.1),
+    "max_gain": Interval(1, np.inf, "[)", "gains start at 1", 10.0),
+}
+_FIRST_STEP = "the first step size must lie in [min_step_size, max_step_size]"
+_ORDERED = (
+    ("min_step_size", "max_step_size", "lower the one or raise the other"),
+    ("learning_rate", "max_step_size", f"{_FIRST_STEP}; move it, or widen them"),
+    ("min_step_size", "learning_rate", f"{_FIRST_STEP}; move it, or widen them"),
+    ("lower", "upper", "lower the one or raise the other"),
+)
+
+
+def check_hyperparams(trees: Mapping[str, Any]) -> None:
+    """When an optimizer is made: raises TypeError for what is no number, ValueError as below."""
+    for name, tree in trees.items():
+        for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            place = name + jax.tree_util.keystr(path)
+            if callable(value):
+                raise TypeError(
+                    f"{place}={value!r} is a function; it must be a number or an array. "
+                    + (
+                        "It is the first step size, and all later ones follow the gradient's "
+                        "signs, so a schedule would change nothing; schedule max_step_size, "
+                        "through optax.inject_hyperparams."
+                        if name == "learning_rate"
+                        else "Pass a schedule through optax.inject_hyperparams, and of a module "
+                        "its arrays alone: eqx.filter(module, eqx.is_inexact_array)."
+                    )
+                )
+            if isinstance(value, (str, bytes)):
+                raise TypeError(f"{place}={value!r} is a string; it must be a number or an array.")
+            if path and isinstance(value, NUMBERS):
+                if isinstance(tree, (tuple, list)) and name == "eta_minus" and len(tree) == 2:
+                    check_pair_of_factors(tree)
+                check_values({name: value}, where=jax.tree_util.keystr(path))
+    check_values({name: tree for name, tree in trees.items() if isinstance(tree, NUMBERS)})
+
+
+def check_pair_of_factors(pair: Any) -> None:
+    """Raises ValueError for PyTorch's `etas` in the place of eta_minus."""
+    if all(isinstance(factor, (int, float)) for factor in pair) and pair[0] < 1 < pair[1]:
+        raise ValueError(
+            f"eta_minus={pair!r} is a pair; PyTorch's etas are two arguments here: "
+            f"eta_minus={pair[0]}, eta_plus={pair[1]}."
+        )
+
+
+def check_values(
+    values: Mapping[str, Any], where: str = "", intervals: Mapping[str, Interval] = INTERVALS
+) -> None:
+    """Raises ValueError for a number outside its interval, or two in the wrong order."""
+    # In NumPy from the first: inside jit, an operation on a JAX array is traced.
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    # optax.inject_hyperparams makes every number complex beside complex parameters.
+    known = {name: np.real(array).astype(np.float64) for name, array in arrays.items()}
+    for name, number in known.items():
+        if np.any(np.imag(arrays[name])):
+            raise ValueError(f"{name}{where}={arrays[name]} must be real.")
+        bad = ~intervals[name].holds(number)
+        if np.any(bad):
+            raise ValueError(f"{name}{where}={number[bad].flat[0]:g} must be {intervals[name]}.")
+    for small, large, remedy in _ORDERED:
+        if small in known and large in known:
+            low, high = np.broadcast_arrays(known[small], known[large])
+            if np.any(low > high):
+                low, high = low[low > high][0], high[low > high][0]
+                raise ValueError(
+                    f"{small}{where}={low:g} is above {large}{where}={high:g}; {remedy}."
+                )
+
+
+def check_scalars(numbers: Mapping[str, Any], intervals: Mapping[str, Interval]) -> None:
+    """Raises TypeError for what is no number, ValueError for more than one or one out of range."""
+    for name, value in numbers.items():
+        if not isinstance(value, (*NUMBERS, jax.Array)):
+            raise TypeError(
+                f"{name}={value!r} must be a number; pass a schedule through "
+                "optax.inject_hyperparams."
+            )
+        if np.shape(value) != ():
+            raise ValueError(f"{name}={value!r} must be one number for all parameters.")
+    numbers = {name: x for name, x in numbers.items() if not isinstance(x, jax.Array)}
+    check_values(numbers, intervals=intervals)
+
+
+def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, Any]) -> None:
+    """In `init`, for one parameter and its own hyperparameters.
+
+    Raises ValueError for a number out of range or lost to rounding in the state's type, and
+    for a parameter outside its bounds.
+    """
+    known = {name: value for name, value in own.items() if is_known(value)}
+    check_values(known, where=jax.tree_util.keystr(path))
+    for name in ("eta_minus", "eta_plus"):
+        factors = np.atleast_1d(np.real(np.asarray(known.get(name, 0))))
+        lost = factors[factors.astype(state_dtype) == 1]
+        if lost.size:
+            raise ValueError(
+                f"{name}={lost[0]:g} rounds to 1 in a {np.dtype(state_dtype).name} state, "
+                "where step sizes would never change; take it further from 1, or pass "
+                "step_dtype='float32'."
+            )
+    if is_known(parameter):
+        start = real_parts(parameter)
+        low, high = (
+            np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
+            for name, end in (("lower", -np.inf), ("upper", np.inf))
+        )
+        outside = (start < low) | (start > high)
+        if outside.any():
+            raise ValueError(
+                f"parameter {name_of(path)} starts at {float(start[outside][0]):g}, outside "
+                f"lower={float(low[outside][0]):g} and upper={float(high[outside][0]):g}; start "
+                "inside: jnp.clip(parameter, lower, upper)."
+            )
+
+
+def refuse_missing_value(name: str, path: tuple) -> NoReturn:
+    """For a hyperparameter whose prefix does not reach a parameter."""
+    raise ValueError(
+        f"{name} has no value for parameter {name_of(path)}; a prefix of the parameters must "
+        "reach each. (A list or a tuple is a pytree, not an array.)"
+    )
+
+
+def refuse_unused_value(name: str, path: tuple, value: Any, paths: Collection[tuple]) -> NoReturn:
+    """For a part of a prefix that belongs to no parameter."""
+    hint = (
+        "A list or a tuple is a pytree, not an array."
+        if isinstance(value, (list, tuple))
+        else "Give it in the tree that init is given: inside optax.masked and the like, for the "
+        "parameters alone that are handed on."
+    )
+    raise ValueError(
+        f"{name}{jax.tree_util.keystr(path)} belongs to no parameter; the parameters are "
+        f"{', '.join(map(name_of, paths))}. ({hint})"
+    )
+
+
+def check_broadcasts(name: str, start: tuple, value: Any, path: tuple, leaf: Any) -> None:
+    """Raises ValueError for an array that does not broadcast to its parameter."""
+    shape, target = np.shape(value), np.shape(leaf)
+    try:
+        broadcasts = np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        broadcasts = False
+    if not broadcasts:
+        raise ValueError(
+            f"{name}{jax.tree_util.keystr(start)} has shape {shape}, which does not broadcast to "
+            f"parameter {name_of(path)} of shape {target}."
+        )
+
+
+def check_step_dtype(dtype: jnp.dtype) -> None:
+    """Raises ValueError for a type that cannot hold step sizes."""
+    if dtype.name not in _STEP_DTYPES:
+        raise ValueError(
+            f"step_dtype={dtype.name} cannot hold step sizes; use one of {', '.join(_STEP_DTYPES)}."
+        )
+
+
+def check_rule(rule: Any, rules: Collection[str]) -> None:
+    """Raises ValueError for a rule that does not exist."""
+    if rule not in rules:
+        raise ValueError(f"rule={rule!r} is unknown; use one of {', '.join(map(repr, rules))}.")
+
+
+# Parameters, gradients and losses
+
+
+def check_parameter(path: tuple, parameter: Any) -> None:
+    """Raises TypeError for a leaf that has no gradient."""
+    dtype = getattr(parameter, "dtype", None) or np.asarray(parameter).dtype
+    if not jnp.issubdtype(dtype, jnp.inexact) or float(jnp.finfo(dtype).min) >= 0:
+        raise TypeError(
+            f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point, with a sign, "
+            "or complex. Convert it with .astype(float), keep it out with optax.masked or "
+            "optax.partition, or hand over eqx.filter(module, eqx.is_inexact_array) alone."
+        )
+
+
+def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) -> None:
+    """Raises ValueError or TypeError unless both have one shape and both are real or complex."""
+    if np.shape(leaf) != np.shape(other):
+        raise ValueError(
+            f"{name} {name_of(path)} has shape {np.shape(leaf)}, but {other_name} has shape "
+            f"{np.shape(other)} there; they must be equal."
+        )
+    dtype, other_dtype = jnp.result_type(leaf), jnp.result_type(other)
+    if not jnp.issubdtype(dtype, jnp.inexact) or (
+        jnp.issubdtype(dtype, jnp.complexfloating)
+        != jnp.issubdtype(other_dtype, jnp.complexfloating)
+    ):
+        raise TypeError(
+            f"{name} {name_of(path)} has dtype {dtype}, but {other_name} has dtype {other_dtype} "
+            "there; both must be floating-point, or both complex."
+        )
+
+
+def check_params(params: Any) -> None:
+    """Raises ValueError where bounds or undo_nonfinite lack the parameters."""
+    if params is None:
+        raise ValueError(
+            "params=None, but lower, upper and undo_nonfinite need the parameters: call "
+            "update(gradients, state, params)."
+        )
+
+
+def check_value(value: Any) -> None:
+    """Raises TypeError unless `value` is one real number."""
+    if not jax.tree_util.all_leaves([value]) or np.shape(value) != () or np.iscomplexobj(value):
+        raise TypeError(
+            f"value={value!r} must be one real number, the loss: take its mean or sum; where "
+            "has_aux=True made it a pair, pass its first part."
+        )
+
+
+def check_losses(value: Any, prev_value: Any) -> None:
+    """Raises ValueError where irprop_plus lacks the loss or its memory of the last one."""
+    if value is None:
+        raise ValueError(
+            "value=None, but irprop_plus compares losses: call "
+            "update(gradients, state, params, value=loss), through wrappers that pass value on. "
+            "rprop does without it, and rprop(undo_nonfinite=True) goes back from domain errors."
+        )
+    if prev_value is None:
+        raise ValueError(
+            "prev_value=None: this state is not one of irprop_plus; make it with "
+            "irprop_plus(...).init, or pass prev_value to ScaleByRpropState.from_step_sizes."
+        )
+
+
+# States
+
+
+def check_state(state: Any, kind: type) -> None:
+    """Raises TypeError for anything but a state of the transformation, in its own types."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"state is a {type(state).__module__}.{type(state).__name__}, not the "
+            f"optax_rprop.{kind.__name__} that init made: call update(gradients, state, params). "
+            "(An optimizer's state is a tuple, a part for each of its transformations: "
+            "(that one, optax.EmptyState()) for Rprop's.)"
+        )
+
+
+def check_domain(domain: Any) -> None:
+    """Raises ValueError where undo_nonfinite lacks its part of the state."""
+    if domain is None:
+        raise ValueError(
+            "domain=None: this state was made without undo_nonfinite=True; make it with the init "
+            "of this optimizer."
+        )
+
+
+def check_packed(path: tuple, dtype: Any) -> None:
+    """Raises TypeError for a type that cannot hold a packed state."""
+    if _packing.state_dtype(dtype) != dtype:
+        raise TypeError(
+            f"the state of {name_of(path)} has dtype {dtype}, in which step sizes are lost; keep "
+            "the types that init made."
+        )
+
+
+def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
+    """Raises ValueError for a step size that no state can have."""
+    if is_known(step_sizes):
+        parts = real_parts(step_sizes).astype(np.float64)
+        bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
+        if bad.any():
+            raise ValueError(
+                f"step_sizes {name_of(path)} holds {float(parts[bad][0]):g}; a step size "
+                "must be above 0 and at most 2**31."
+            )
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Raises ValueError for a tolerance that no step size can meet."""
+    if np.shape(tolerance) != () or (is_known(tolerance) and not np.asarray(tolerance) > 0):
+        raise ValueError(
+            f"tolerance={tolerance!r} must be one number above 0: the step size, in the "
+            "parameters' units, at which to stop."
+        )
+
+
+def check_found(found: list, opt_state: Any) -> None:
+    """Raises ValueError unless there is a state of Rprop among the parts of `opt_state`."""
+    if not found:
+        raise ValueError(
+            f"found no Rprop state in this {type(opt_state).__name__}; pass the state that the "
+            "init or update of an Rprop optimizer returned."
+        )
+
+
+def the_only(found: list, opt_state: Any) -> Any:
+    """The one element of `found`. Raises ValueError if it holds none, or several."""
+    check_found(found, opt_state)
+    if len(found) > 1:
+        raise ValueError(
+            f"found {len(found)} Rprop states in this {type(opt_state).__name__}; pass the part "
+            "that holds the one meant, such as opt_state.inner_states[label] of optax.partition."
+        )
+    return found[0]
+
+
+# What the checks ask
+
+
+def is_known(value: Any) -> bool:
+    """Whether the numbers in it can be read without waiting for a device of another process."""
+    if isinstance(value, jax.Array):
+        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    return isinstance(value, NUMBERS)
+
+
+def real_parts(array: Any) -> np.ndarray:
+    """The numbers in a known array, the parts of complex ones side by side."""
+    parts = np.asarray(array)
+    return np.stack([np.real(parts), np.imag(parts)]) if np.iscomplexobj(parts) else parts
+
+
+def name_of(path: tuple) -> str:
+    """A leaf's place in its tree, for a message."""
+    return jax.tree_util.keystr(path) or "(the only leaf)"

@@ -1,0 +1,98 @@
+"""Domain errors: back to the last point at which everything was finite.
+
+The root of a negative number, a failed Cholesky factor, an integration that blows up: the
+loss is not finite there, or a gradient is NaN. The state keeps the last point without such
+an error, and an error takes all weights back to it. Weights at fault shrink their step size
+and forget their sign; the others keep both. At fault are the weights that moved and have a
+NaN gradient; if there is none, all that moved.
+
+A weight whose own gradient was NaN rests in the next step, so that the others get on: a
+weight may be nearer to its edge than its smallest step size. And a weight at fault is
+marked, until its gradient reverses: its step size is small, but brackets no minimum.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from optax_rprop import _packing, _rules
+from optax_rprop._rules import Factors
+from optax_rprop._state import LeafState
+
+# A return is an addition, whose rounding may miss the point: again, until its bits are met.
+_MOST_RETURNS = 8
+# What `DomainState.marks` holds, beside 0.
+_MARKED, _RESTS = 1, 2
+
+
+class Verdict(NamedTuple):
+    """What all weights together say of the point where the gradient was taken: scalars."""
+
+    goes_back: jax.Array  # it is not used
+    blames: jax.Array  # some weights are at fault
+    blames_nan: jax.Array  # of those that moved, the ones with a NaN gradient
+
+
+def severity(
+    gradient: jax.Array, parameter: jax.Array, finite: jax.Array, returns: jax.Array
+) -> jax.Array:
+    """Of one array of weights: 2 if one is at fault by its own NaN, 1 if its point is not used."""
+    is_nan, moved = gradient != gradient, parameter != finite
+    new_error = jnp.where(is_nan & moved, 2, is_nan.astype(int))
+    return jnp.max(jnp.where(returns > 0, moved.astype(int), new_error), initial=0)
+
+
+def judge(
+    severities: list[jax.Array], value: jax.Array | None, returns: jax.Array
+) -> tuple[Verdict, jax.Array]:
+    """The verdict on a point, and how many steps may go back from then on."""
+    worst = jnp.max(jnp.stack(severities), initial=0) if severities else jnp.array(0)
+    returning = returns > 0
+    if value is not None:
+        worst = jnp.maximum(worst, (~jnp.isfinite(value) & ~returning).astype(worst.dtype))
+    goes_back = worst > 0
+    more = jnp.where(returning, returns - 1, _MOST_RETURNS)
+    verdict = Verdict(goes_back, blames=goes_back & ~returning, blames_nan=worst == 2)
+    return verdict, jnp.where(goes_back, more, 0).astype(returns.dtype)
+
+
+def step_back(
+    verdict: Verdict,
+    gradient: jax.Array,
+    parameter: jax.Array,
+    factors: Factors,
+    old: LeafState,
+    step: jax.Array,
+    new: LeafState,
+) -> tuple[jax.Array, LeafState]:
+    """What becomes of a step of an array of weights, from `old` to `new`."""
+    is_nan, moved = gradient != gradient, parameter != old.finite
+    at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
+    back = old._replace(
+        packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
+        mark=jnp.where(at_fault, jnp.where(is_nan, _RESTS, _MARKED), old.mark),
+    )
+    rests = old.mark == _RESTS
+    reversed_ = _rules.compare(gradient, _packing.to_compute_dtype(old.packed)).reversed
+    on = new._replace(
+        packed=jnp.where(rests, old.packed, new.packed),
+        finite=parameter.astype(old.finite.dtype),
+        mark=jnp.where(reversed_, 0, jnp.minimum(old.mark, _MARKED)),
+    )
+    step_back = (parameter - old.finite).astype(step.dtype)
+    return jax.tree.map(
+        lambda back, on: jnp.where(verdict.goes_back, back.astype(on.dtype), on),
+        (step_back, back),
+        (jnp.where(rests, 0, step), on),
+    )
+
+
+def _shrink(packed: jax.Array, factors: Factors) -> jax.Array:
+    """Step sizes times eta_minus, without a sign."""
+    old = _packing.to_compute_dtype(packed)
+    factors = Factors(*map(_packing.to_compute_dtype, factors))
+    step_size = lax.max(_packing.step_size(old) * factors.eta_minus, factors.min_step_size)
+    step_size = _packing.round_to(step_size, packed.dtype)
+    return _packing.pack_initial(step_size).astype(packed.dtype)

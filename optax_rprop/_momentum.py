@@ -1,0 +1,95 @@
+"""Momentum with a step size of its own: a way through narrow valleys.
+
+Rprop sees each weight alone; a valley that lies across the axes takes it thousands of steps.
+So there is one direction more, the average a of past moves, and its factor f adapts as a
+step size does, by the sign of the slope along it. With s the step of Rprop's rule, all of
+them subtracted from the weights, g the gradient and m the decay, `momentum`:
+
+    q = <g, a>                       over all weights of all leaves
+    f <- min(2 f, 2)                 where q > 0: a leads downhill
+    f <- max(f / 2, 2**-10)          where q < 0
+    c = f                            where q > 0, else 0
+    move = s + c a
+    a <- m a + (1 - m) move
+
+at first with a = 0 and f = 1/16. The average is of the moves, not of the rule's steps alone,
+so that it keeps itself going. Signs alone matter still, one evaluation is one step, and no
+scale of the loss or of a weight makes a difference.
+
+This is this library's own. Related: restarts where a momentum leads uphill (O'Donoghue and
+Candes, "Adaptive restart for accelerated gradient schemes", Foundations of Computational
+Mathematics 15, 2015); rates that adapt to the agreement with an average (Jacobs, "Increased
+rates of convergence through learning rate adaptation", Neural Networks 1, 1988).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from optax_rprop import _packing
+
+# Powers of two, which no type rounds.
+FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
+
+
+def slope_dtype(dtypes: list) -> jnp.dtype:
+    """The type that a slope is summed in: of the gradients, but at least float32."""
+    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+
+
+def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
+    """One array's part of the slope along the average, times a scale."""
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0).astype(scale.dtype)
+    return jnp.sum(gradient * scale * average.astype(scale.dtype))
+
+
+def adapt(
+    slope: jax.Array, factor: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The coefficient of the average in this step, the new factor, and the next slope's scale.
+
+    The scale, a power of two, keeps the sum away from overflow and underflow, whatever the
+    scale of the loss. A slope that was lost to either counts as none.
+    """
+    size = lax.abs(slope)
+    finite = size < jnp.inf
+    coefficient, factor = lax.cond(
+        # Control flow, not a select: XLA would compute the whole slope again in every leaf.
+        (slope > 0) & finite,
+        lambda: (jnp.minimum(2 * factor, _GREATEST_FACTOR),) * 2,
+        lambda: (
+            lax.full_like(factor, 0),
+            jnp.where((slope < 0) & finite, jnp.maximum(factor / 2, _LEAST_FACTOR), factor),
+        ),
+    )
+    change = jnp.where(size > 2.0**32, 2.0**-32, jnp.where(size < 2.0**-32, 2.0**32, 1))
+    change = jnp.where(slope == 0, 2.0**16, jnp.where(finite, change, 2.0**-64))
+    scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-96, 2.0**96)
+    return coefficient, factor, scale
+
+
+def move(
+    step: jax.Array,
+    average: jax.Array,
+    coefficient: jax.Array,
+    decay: jax.Array,
+    max_step_size: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The whole move, and the new average, of no more than the largest step size.
+
+    The move comes from the new average: from the old one, which is written over, XLA would
+    have to make a copy first.
+    """
+    limit = _packing.to_compute_dtype(max_step_size)
+    old = _packing.to_compute_dtype(average)
+    kept = decay + (1 - decay) * coefficient
+    new = lax.clamp(-limit, kept * old + (1 - decay) * step, limit).astype(average.dtype)
+    return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
+
+
+def average_of(made: jax.Array, average: jax.Array, decay: jax.Array) -> jax.Array:
+    """The new average, after a move that was cut."""
+    old = _packing.to_compute_dtype(average)
+    return (decay * old + (1 - decay) * made.astype(old.dtype)).astype(average.dtype)

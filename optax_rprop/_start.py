@@ -1,0 +1,27 @@
+"""A start without a learning rate: small first steps, which grow quickly.
+
+The first step size is 0.001 * abs(w) + 1e-5 for a weight w; in the first dozen steps, a
+step size doubles where the gradient keeps its sign. Small is safe, and a dozen doublings
+reach any scale.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_QUICK_STEPS = 12
+_QUICK_GROWTH = 2.0
+
+
+def first_step_size(parameter: jax.Array) -> jax.Array:
+    """Of an array of weights."""
+    return 0.001 * abs(parameter) + 1e-5
+
+
+def eta_plus(eta_plus: jax.Array, count: jax.Array) -> jax.Array:
+    """The factor of growth after `count` steps."""
+    return jnp.where(count < _QUICK_STEPS, jnp.maximum(eta_plus, _QUICK_GROWTH), eta_plus)
+
+
+def count(count: jax.Array) -> jax.Array:
+    """After one step more; it ends where nothing depends on it, and cannot overflow."""
+    return jnp.minimum(count + 1, _QUICK_STEPS)
