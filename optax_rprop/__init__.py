@@ -6,11 +6,13 @@ from optax_rprop._optimizers import (
     irprop_plus,
     rprop,
     rprop_minus,
+    rprop_momentum,
     rprop_plus,
     shark_irprop_minus,
 )
 from optax_rprop._state import (
     DomainState,
+    MomentumState,
     ScaleByRpropState,
     converged,
     prev_signs,
@@ -22,6 +24,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "DomainState",
+    "MomentumState",
     "ScaleByRpropState",
     "contrib",
     "converged",
@@ -30,6 +33,7 @@ __all__ = [
     "prev_signs",
     "rprop",
     "rprop_minus",
+    "rprop_momentum",
     "rprop_plus",
     "scale_by_rprop",
     "shark_irprop_minus",

@@ -65,6 +65,9 @@ INTERVALS = {
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
 }
+MOMENTUM_INTERVALS = {
+    "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8)
+}
 GAIN_INTERVALS = {
     "learning_rate": Interval(0, np.inf, "[)", "or it is a schedule"),
     "decay": Interval(0, 1, "[)", "it is the memory of squared gradients", 0.9),
@@ -74,6 +77,12 @@ GAIN_INTERVALS = {
     "average_decay": Interval(0, 1, "[)", "it is the average's memory", 0.9),
     "min_gain": Interval(0, 1, "(]", "gains start at 1", 0.1),
     "max_gain": Interval(1, np.inf, "[)", "gains start at 1", 10.0),
+}
+# The option that each part of the state belongs to.
+_OPTIONS = {
+    "count": "learning_rate=None",
+    "along": "momentum",
+    "domain": "undo_nonfinite=True",
 }
 _FIRST_STEP = "the first step size must lie in [min_step_size, max_step_size]"
 _ORDERED = (
@@ -233,6 +242,16 @@ def check_step_dtype(dtype: jnp.dtype) -> None:
         )
 
 
+def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
+    """Raises ValueError for a decay that is none, or a rule that takes steps back."""
+    check_scalars({"momentum": momentum}, MOMENTUM_INTERVALS)
+    if undoes:
+        raise ValueError(
+            f"momentum={momentum!r} needs a rule that takes no step back, and rule={rule!r} does; "
+            "use 'irprop_minus'."
+        )
+
+
 def check_rule(rule: Any, rules: Collection[str]) -> None:
     """Raises ValueError for a rule that does not exist."""
     if rule not in rules:
@@ -318,13 +337,14 @@ def check_state(state: Any, kind: type) -> None:
         )
 
 
-def check_domain(domain: Any) -> None:
-    """Raises ValueError where undo_nonfinite lacks its part of the state."""
-    if domain is None:
-        raise ValueError(
-            "domain=None: this state was made without undo_nonfinite=True; make it with the init "
-            "of this optimizer."
-        )
+def check_parts(state: Any, needed: Mapping[str, bool]) -> None:
+    """Raises ValueError where an option lacks its part of the state."""
+    for part, option in needed.items():
+        if option and getattr(state, part) is None:
+            raise ValueError(
+                f"{part}=None: this state was made by an optimizer without {_OPTIONS[part]}; make "
+                "it with the init of this one."
+            )
 
 
 def check_packed(path: tuple, dtype: Any) -> None:

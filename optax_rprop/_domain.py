@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from optax_rprop import _packing, _rules
+from optax_rprop import _momentum, _packing, _rules
 from optax_rprop._rules import Factors
 from optax_rprop._state import LeafState
 
@@ -72,12 +72,14 @@ def step_back(
     at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
     back = old._replace(
         packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
+        average=old.average if old.average is None else lax.full_like(old.average, 0),
         mark=jnp.where(at_fault, jnp.where(is_nan, _RESTS, _MARKED), old.mark),
     )
     rests = old.mark == _RESTS
     reversed_ = _rules.compare(gradient, _packing.to_compute_dtype(old.packed)).reversed
     on = new._replace(
         packed=jnp.where(rests, old.packed, new.packed),
+        average=new.average if new.average is None else jnp.where(rests, old.average, new.average),
         finite=parameter.astype(old.finite.dtype),
         mark=jnp.where(reversed_, 0, jnp.minimum(old.mark, _MARKED)),
     )
@@ -87,6 +89,11 @@ def step_back(
         (step_back, back),
         (jnp.where(rests, 0, step), on),
     )
+
+
+def factor(verdict: Verdict, old: jax.Array, new: jax.Array) -> jax.Array:
+    """The factor of a momentum, whose average an error makes 0."""
+    return jnp.where(verdict.goes_back, jnp.where(verdict.blames, _momentum.shrink(old), old), new)
 
 
 def _shrink(packed: jax.Array, factors: Factors) -> jax.Array:

@@ -56,8 +56,9 @@ def per_leaf(hyperparams: Hyperparams, tree: Any) -> list[Hyperparams]:
 
     A leaf without a bound has None. Raises ValueError where a key or a shape does not fit.
     """
+    optional = ["lower", "upper"] + ["learning_rate"] * (hyperparams.learning_rate is None)
     columns = (
-        _broadcast_prefix(name, value, tree, optional=name in ("lower", "upper"))
+        _broadcast_prefix(name, value, tree, name in optional)
         for name, value in hyperparams._asdict().items()
     )
     return list(map(Hyperparams, *columns))
@@ -101,11 +102,11 @@ def factors(own: Hyperparams, packed: jax.Array) -> Factors:
 
 def step_size(number: ArrayLike, packed: jax.Array) -> jax.Array:
     """A hyperparameter as a step size that the state can hold."""
-    return _broadcast(_packing.clip_to_range(_real(number, packed)), packed)
+    return _broadcast(_packing.clip_to_range(real(number, packed)), packed)
 
 
 def _factor(number: ArrayLike, packed: jax.Array) -> jax.Array:
-    number = _real(number, packed)
+    number = real(number, packed)
     return _broadcast(jnp.where(number == number, number, 1), packed)  # a traced NaN: no change
 
 
@@ -115,12 +116,13 @@ def bounds(own: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array
 
     def bound(number: ArrayLike | None, otherwise: float) -> jax.Array:
         number = jnp.real(jnp.asarray(otherwise if number is None else number))
-        return _broadcast(_real(jnp.clip(number, -largest, largest), parameter), parameter)
+        return _broadcast(real(jnp.clip(number, -largest, largest), parameter), parameter)
 
     return bound(own.lower, -largest), bound(own.upper, largest)
 
 
-def _real(number: ArrayLike, array: jax.Array) -> jax.Array:
+def real(number: ArrayLike, array: jax.Array) -> jax.Array:
+    """A hyperparameter in the type of a real array."""
     # optax.inject_hyperparams makes every number complex beside complex parameters.
     return jnp.real(jnp.asarray(number)).astype(array.dtype)
 

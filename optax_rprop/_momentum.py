@@ -23,6 +23,7 @@ rates of convergence through learning rate adaptation", Neural Networks 1, 1988)
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +35,9 @@ from optax_rprop import _packing
 FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 
 
-def slope_dtype(dtypes: list) -> jnp.dtype:
-    """The type that a slope is summed in: of the gradients, but at least float32."""
+def slope_dtype(packed: Any) -> jnp.dtype:
+    """The type that a slope is summed in: the widest of the state's, but at least float32."""
+    dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
     return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
 
 
@@ -61,7 +63,7 @@ def adapt(
         lambda: (jnp.minimum(2 * factor, _GREATEST_FACTOR),) * 2,
         lambda: (
             lax.full_like(factor, 0),
-            jnp.where((slope < 0) & finite, jnp.maximum(factor / 2, _LEAST_FACTOR), factor),
+            jnp.where((slope < 0) & finite, shrink(factor), factor),
         ),
     )
     change = jnp.where(size > 2.0**32, 2.0**-32, jnp.where(size < 2.0**-32, 2.0**32, 1))
@@ -70,19 +72,23 @@ def adapt(
     return coefficient, factor, scale
 
 
+def shrink(factor: jax.Array) -> jax.Array:
+    """The factor where the average leads uphill."""
+    return jnp.maximum(factor / 2, _LEAST_FACTOR)
+
+
 def move(
     step: jax.Array,
     average: jax.Array,
     coefficient: jax.Array,
     decay: jax.Array,
-    max_step_size: jax.Array,
+    limit: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """The whole move, and the new average, of no more than the largest step size.
+    """The whole move, and the new average, which stays within a limit.
 
     The move comes from the new average: from the old one, which is written over, XLA would
     have to make a copy first.
     """
-    limit = _packing.to_compute_dtype(max_step_size)
     old = _packing.to_compute_dtype(average)
     kept = decay + (1 - decay) * coefficient
     new = lax.clamp(-limit, kept * old + (1 - decay) * step, limit).astype(average.dtype)

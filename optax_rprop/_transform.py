@@ -9,11 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_rprop import _box, _checks, _domain, _hyperparameters, _packing, _rules
+from optax_rprop import (
+    _box,
+    _checks,
+    _domain,
+    _hyperparameters,
+    _momentum,
+    _packing,
+    _rules,
+    _start,
+)
 from optax_rprop._domain import Verdict
 from optax_rprop._dtypes import by_parts, finite_cast, parts
 from optax_rprop._hyperparameters import Hyperparams, PerWeight
-from optax_rprop._state import DomainState, LeafState, ScaleByRpropState, join, split
+from optax_rprop._state import (
+    DomainState,
+    LeafState,
+    MomentumState,
+    ScaleByRpropState,
+    join,
+    split,
+)
 
 
 class Leaf(NamedTuple):
@@ -26,20 +42,24 @@ class Leaf(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What a step asks of all leaves together: scalars."""
+    """What is the same for all leaves in a step: scalars, None where an option is off."""
 
-    rose: Any
-    verdict: Verdict | None
+    rose: Any = False
+    count: Any = None
+    decay: Any = None
+    coefficient: Any = None
+    verdict: Verdict | None = None
 
 
 def scale_by_rprop(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
     max_step_size: PerWeight = 50.0,
     *,
     rule: str = "irprop_minus",
+    momentum: jax.typing.ArrayLike | None = None,
     step_dtype: jax.typing.DTypeLike | None = None,
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
@@ -57,12 +77,15 @@ def scale_by_rprop(
     or so in float32, may underflow to zero.
 
     Args:
-      learning_rate: the first step size.
+      learning_rate: the first step size; None for one in proportion to each weight, and a
+        quick start: see `rprop_momentum`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
       max_step_size: the largest step size.
       rule: the name of the optimizer whose rule this is.
+      momentum: the decay of the average of past moves, for a rule that undoes nothing; None
+        for none: see `rprop_momentum`.
       step_dtype: the type of real parameters' step sizes.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
@@ -85,6 +108,8 @@ def scale_by_rprop(
     """
     _checks.check_rule(rule, _rules.RULES)
     the_rule = _rules.RULES[rule]
+    if momentum is not None:
+        _checks.check_momentum(momentum, rule, the_rule.undoes)
     if step_dtype is not None:
         step_dtype = jnp.dtype(step_dtype)
         _checks.check_step_dtype(step_dtype)
@@ -102,14 +127,24 @@ def scale_by_rprop(
             None if leaf is None else _init_leaf(path, leaf, own, step_dtype)
             for path, leaf, own in zip(paths, leaves, owns, strict=True)
         )
-        prev_value = domain = None
+        state = ScaleByRpropState(packed)
         if the_rule.needs_value:
-            prev_value = _scalar_beside(params, jnp.finfo(jnp.result_type(float)).max, float)
+            largest = float(jnp.finfo(jnp.result_type(float)).max)
+            state = state._replace(prev_value=_scalar_beside(params, largest, float))
+        if learning_rate is None:
+            state = state._replace(count=_scalar_beside(params, 0, jnp.int32))
+        if momentum is not None:
+            dtype = _momentum.slope_dtype(packed)
+            factor = _scalar_beside(params, _momentum.FIRST_FACTOR, dtype)
+            average = jax.tree.map(jnp.zeros_like, packed)
+            state = state._replace(
+                along=MomentumState(average, factor, _scalar_beside(params, 1, dtype))
+            )
         if undo_nonfinite:
             marks = jax.tree.map(jnp.zeros_like, packed)
             returns = _scalar_beside(params, 0, jnp.int32)
-            domain = DomainState(jax.tree.map(_copy, params), marks, returns)
-        return ScaleByRpropState(packed, prev_value, domain)
+            state = state._replace(domain=DomainState(jax.tree.map(_copy, params), marks, returns))
+        return state
 
     def update(
         updates: optax.Updates,
@@ -128,9 +163,14 @@ def scale_by_rprop(
             value = jnp.asarray(value, float)
         if needs_params:
             _checks.check_params(params)
-        if undo_nonfinite:
-            _checks.check_domain(state.domain)
-        domain = state.domain if undo_nonfinite else None
+        _checks.check_parts(
+            state,
+            {
+                "count": learning_rate is None,
+                "along": momentum is not None,
+                "domain": undo_nonfinite,
+            },
+        )
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)
         parameters = treedef.flatten_up_to(params) if needs_params else [None] * len(paths)
@@ -139,24 +179,41 @@ def scale_by_rprop(
         for path, leaf in zip(paths, leaves, strict=True):
             _check_leaf(path, leaf)
 
-        rose, verdict, prev_value, domain = False, None, state.prev_value, state.domain
-        if the_rule.needs_value:
-            rose, prev_value = _rules.compare_losses(value, state.prev_value)
-        if undo_nonfinite:
-            verdict, returns = _judge(leaves, value, state.domain.returns)
-            domain = state.domain._replace(returns=returns)
-            if the_rule.needs_value:
-                prev_value = jnp.where(verdict.goes_back, state.prev_value, prev_value)
-
+        shared, state = ask_all(leaves, state, value)
         steps, after = [], []
         for leaf in leaves:
             step, leaf_state = None, leaf.state
             if leaf.gradient is not None:  # beside a None, the parameter is left alone
-                step, leaf_state = _update_leaf(leaf, Shared(rose, verdict), the_rule)
+                step, leaf_state = _update_leaf(leaf, shared, the_rule)
             steps.append(step)
             after.append(leaf_state)
-        new = ScaleByRpropState(state.packed, prev_value, domain)
-        return treedef.unflatten(steps), join(new, treedef, after)
+        return treedef.unflatten(steps), join(state, treedef, after)
+
+    def ask_all(leaves: list[Leaf], state: Any, value: Any) -> tuple[Shared, Any]:
+        """What a step asks of all leaves together; the state with its next scalars."""
+        leaves = [leaf for leaf in leaves if leaf.gradient is not None]
+        shared = Shared(count=state.count, decay=momentum)
+        prev_value, along, domain = state.prev_value, state.along, state.domain
+        if the_rule.needs_value:
+            rose, prev_value = _rules.compare_losses(value.astype(prev_value.dtype), prev_value)
+            shared = shared._replace(rose=rose)
+        if momentum is not None:
+            slope = sum(_slope(leaf, along.slope_scale) for leaf in leaves)
+            coefficient, factor, scale = _momentum.adapt(slope, along.factor, along.slope_scale)
+            shared = shared._replace(coefficient=coefficient)
+            along = along._replace(factor=factor, slope_scale=scale)
+        if undo_nonfinite:
+            severities = [_severity(leaf, domain.returns) for leaf in leaves]
+            verdict, returns = _domain.judge(severities, value, domain.returns)
+            shared = shared._replace(verdict=verdict)
+            domain = domain._replace(returns=returns)
+            if the_rule.needs_value:
+                prev_value = jnp.where(verdict.goes_back, state.prev_value, prev_value)
+            if momentum is not None:
+                factor = _domain.factor(verdict, state.along.factor, along.factor)
+                along = along._replace(factor=factor)
+        count = None if learning_rate is not None else _start.count(state.count)
+        return shared, ScaleByRpropState(state.packed, prev_value, domain, along, count)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -167,6 +224,8 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     dtype = _packing.state_dtype(jnp.result_type(parameter), step_dtype)
     _checks.check_leaf(path, parameter, dtype, own._asdict())
     first = own.learning_rate
+    if first is None:
+        return _pack_relative(_copy(parameter), dtype)
     if _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
@@ -181,6 +240,18 @@ def _pack_first(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Ar
         lambda part: part + _packing.pack_initial(_hyperparameters.step_size(learning_rate, part)),
         zeros,
     )
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _pack_relative(parameter: jax.Array, dtype: Any) -> jax.Array:
+    """The first step sizes of a start without a learning rate. Compiled once per shape."""
+    real = jnp.finfo(dtype).dtype
+
+    def pack(part: jax.Array) -> jax.Array:
+        first = _start.first_step_size(part.astype(real))
+        return _packing.pack_initial(_packing.clip_to_range(first))
+
+    return by_parts(pack, parameter)
 
 
 def _copy(parameter: Any) -> jax.Array:
@@ -212,15 +283,22 @@ def _check_leaf(path: tuple, leaf: Leaf) -> None:
             _checks.check_alike(path, "params", leaf.parameter, "the gradient", leaf.gradient)
 
 
-def _judge(leaves: list[Leaf], value: Any, returns: jax.Array) -> tuple[Verdict, jax.Array]:
-    """What all leaves say of the point where the gradients were taken."""
-    severities = [
-        _domain.severity(*part, returns)
-        for leaf in leaves
-        if leaf.gradient is not None
-        for part in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
-    ]
-    return _domain.judge(severities, value, returns)
+@jax.jit
+def _slope(leaf: Leaf, scale: jax.Array) -> jax.Array:
+    """One leaf's part of the slope along the average. Traced once per shape."""
+    return sum(_momentum.slope(*part, scale) for part in parts((leaf.gradient, leaf.state.average)))
+
+
+@jax.jit
+def _severity(leaf: Leaf, returns: jax.Array) -> jax.Array:
+    """What one leaf says of the point where its gradient was taken. Traced once per shape."""
+    return functools.reduce(
+        jnp.maximum,
+        (
+            _domain.severity(*part, returns)
+            for part in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
+        ),
+    )
 
 
 @functools.partial(jax.jit, static_argnames="rule")
@@ -232,7 +310,15 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
         gradient: jax.Array, parameter: jax.Array | None, old: LeafState
     ) -> tuple[jax.Array, LeafState]:
         factors = _hyperparameters.factors(own, old.packed)
+        if shared.count is not None:
+            factors = factors._replace(eta_plus=_start.eta_plus(factors.eta_plus, shared.count))
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
+        average = None
+        if shared.coefficient is not None:
+            decay = _hyperparameters.real(shared.decay, step)
+            coefficient = shared.coefficient.astype(step.dtype)
+            limit = _packing.to_compute_dtype(factors.max_step_size)
+            step, average = _momentum.move(step, old.average, coefficient, decay, limit)
         step = finite_cast(step, gradient.dtype)
         if own.lower is not None or own.upper is not None:
             cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
@@ -240,7 +326,10 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
                 cut = cut._replace(step=_packing.round_down(cut.step, packed.dtype))
             packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
             step = cut.step
-        new = old._replace(packed=packed)
+            if average is not None:
+                made = _momentum.average_of(cut.step, old.average, decay)
+                average = jnp.where(cut.at_lower | cut.at_upper, made, average)
+        new = LeafState(packed, average, old.finite, old.mark)
         if shared.verdict is None:
             return step, new
         return _domain.step_back(shared.verdict, gradient, parameter, factors, old, step, new)
