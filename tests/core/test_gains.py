@@ -168,19 +168,6 @@ def test_injected_beside_complex_parameters():
     jax.tree.map(streams.assert_same_bits, found, expected)
 
 
-def test_gains_held_at_one_leave_rmsprop_as_it_is():
-    updates = jnp.nan_to_num(jnp.asarray(stream()), posinf=1, neginf=-1)
-
-    def all_updates(optimizer):
-        state = optimizer.init(updates[0])
-        return jax.jit(lambda u: jax.lax.scan(lambda s, g: optimizer.update(g, s)[::-1], state, u))(
-            updates
-        )[1]
-
-    held = rmsprop_with_gains(0.1, 0.8, 1e-6, min_gain=1.0, max_gain=1.0)
-    streams.assert_same_bits(all_updates(held), all_updates(optax.rmsprop(0.1, 0.8, 1e-6)))
-
-
 def test_rmsprop_with_gains_is_its_chain():
     updates = jnp.nan_to_num(jnp.asarray(stream()), posinf=1, neginf=-1)
     given = 0.1, 0.7, 0.8, 0.3, 4.0

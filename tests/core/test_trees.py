@@ -88,8 +88,7 @@ SWITCHES = {
     ("options", "name"),
     [("plain", name) for name in streams.OPTIMIZERS]
     # These options see of a rule whether it undoes.
-    + [(options, name) for options in ("box", "bfloat16") for name in RULES]
-    + [("undo", name) for name in ("rprop_plus", "irprop_plus")],
+    + [("box", "irprop_plus"), ("undo", "rprop_plus"), ("bfloat16", "irprop_minus")],
 )
 def test_under_debug_switches(name, options, switches):
     """Nothing that is not finite, no tracer that leaks."""

@@ -116,11 +116,6 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def bits(tree):
-    """Those of all arrays in a tree, in order."""
-    return [streams.bits(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
-
-
 def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
     """The parameters and the state after a compiled scan over gradients and losses."""
     params = tree(VALUES) if params is None else params

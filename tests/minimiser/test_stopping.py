@@ -12,7 +12,8 @@ from optimistix import RESULTS
 
 from optax_rprop.optimistix import RpropMinimiser
 
-RULES = ("rprop_minus", "irprop_minus", "rprop_plus", "irprop_plus", "shark_irprop_minus")
+# One that never rests, one that does, one that undoes.
+RULES = ("rprop_minus", "irprop_minus", "irprop_plus")
 
 
 def solve(fn, start, tolerance=1e-6, max_steps=256, args=None, **options):

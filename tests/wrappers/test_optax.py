@@ -160,12 +160,6 @@ def test_flatten(make):
 
 
 @every_kind
-def test_conditionally_mask(make):
-    params, state = run(optax.conditionally_mask(make(), on_even_steps))
-    assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
-
-
-@every_kind
 def test_conditionally_transform(make):
     """On the other steps it hands the gradient on; the mask behind it drops that."""
     mask = optax.conditionally_mask(optax.identity(), on_even_steps)
