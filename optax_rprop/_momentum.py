@@ -43,8 +43,7 @@ def slope_dtype(packed: Any) -> jnp.dtype:
 
 def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
     """One array's part of the slope along the average, times a scale."""
-    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0).astype(scale.dtype)
-    return jnp.sum(gradient * scale * average.astype(scale.dtype))
+    return jnp.sum(gradient.astype(scale.dtype) * scale * average.astype(scale.dtype))
 
 
 def adapt(
@@ -53,7 +52,8 @@ def adapt(
     """The coefficient of the average in this step, the new factor, and the next slope's scale.
 
     The scale, a power of two, keeps the sum away from overflow and underflow, whatever the
-    scale of the loss. A slope that was lost to either counts as none.
+    scale of the loss. A slope that is not finite counts as none, so that in a step where any
+    gradient is NaN or infinite there is no momentum.
     """
     size = lax.abs(slope)
     finite = size < jnp.inf
@@ -91,7 +91,10 @@ def move(
     """
     old = _packing.to_compute_dtype(average)
     kept = decay + (1 - decay) * coefficient
-    new = lax.clamp(-limit, kept * old + (1 - decay) * step, limit).astype(average.dtype)
+    new = kept * old + (1 - decay) * step
+    # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
+    bound = lax.select(new > 0, limit, -limit)
+    new = lax.select(lax.abs(new) > limit, bound, new).astype(average.dtype)
     return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
 
 
