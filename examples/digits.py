@@ -1,9 +1,8 @@
 """A network learns to read digits
 ===============================
 
-The full-batch case that Rprop is made for: 9,610 weights, and every step sees all 1,437 scans.
-Each optimizer trains the network with nine learning rates (for Rprop: first step sizes), and its
-best run goes into the table. Rprop is first, and gets there with all nine.
+Rprop, SGD, RMSprop and Adam train a network on 1,437 scans at once. Only Rprop gets there with all
+nine learning rates.
 """
 
 import functools
@@ -88,3 +87,4 @@ by_rate.set(xlabel="learning rate or first step size", ylabel=f"steps to 1e-4 ({
 figure.legend(title="steps to 1e-4 at the best rate", loc="outside lower center", ncols=6)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/digits.png")
+print("Plot: figures/digits.png")

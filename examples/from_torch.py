@@ -1,8 +1,7 @@
 """From PyTorch
 ============
 
-``optax_rprop.rprop`` is the rule of ``torch.optim.Rprop``: here two linear layers train with both
-and take the same path, bit for bit.
+``optax_rprop.rprop`` and ``torch.optim.Rprop`` train two layers and take the same path bit for bit.
 """
 
 from pathlib import Path
@@ -87,3 +86,4 @@ if not torch:
 panels[0].legend(panels[0].lines[1:3], ["optax_rprop.rprop", "torch.optim.Rprop"])
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/from_torch.png")
+print("Plot: figures/from_torch.png")

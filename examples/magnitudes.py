@@ -1,9 +1,10 @@
 """The size of the gradient does not matter
 ========================================
 
-A function and four copies of it, multiplied by 1e-30, 0.01, 100 and 1e30, all from the same start.
-The learning rate of gradient descent suits one of them. Rprop reads the gradient's sign alone, and
-takes the same path on all five, to the last bit.
+Rprop takes the same path on a function and on copies of it, multiplied by 1e-30 to 1e30.
+
+All start from the same point. Gradient descent has a learning rate that suits one of the five
+functions. Rprop reads only the sign of the gradient, so every bit of its five paths is the same.
 """
 
 import functools
@@ -79,3 +80,4 @@ panels[1].set_title("irprop_minus: five paths, one upon another")
 panels[1].legend(title="the function")
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/magnitudes.png")
+print("Plot: figures/magnitudes.png")
