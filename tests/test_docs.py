@@ -48,3 +48,10 @@ def test_names_commands_that_exist():
     named = re.findall(r"`python (\S+)`", "".join(TEXT.values()))
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_index_calls_pages_by_their_titles():
+    linked = re.findall(r"\[([^]]+)\]\((\w+)\.md\)(?= \|)", TEXT["index"])
+    titles = {page: text.split("\n", 1)[0].removeprefix("# ") for page, text in TEXT.items()}
+    assert linked
+    assert [(name, page) for name, page in linked if name != titles[page]] == []
