@@ -1,4 +1,4 @@
-"""The site's snippets run as a reader would run them, and it names what there is."""
+"""The snippets of README and the site run as a reader would run them, and name what there is."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import optax_rprop
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.stem: page.read_text() for page in PAGES}
 
 
@@ -17,17 +17,21 @@ TEXT = {page.stem: page.read_text() for page in PAGES}
 def test_snippets(page, capsys):
     """All of a page in its order, in one namespace; a comment after a print is its output."""
     snippets = re.findall(r"^```python\n(.*?)^```$", TEXT[page], re.MULTILINE | re.DOTALL)
-    namespace = {}
+    namespace, ran, missing = {}, "", None
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         for snippet in snippets:
             try:
-                exec(compile(snippet, f"docs/{page}.md", "exec"), namespace)
+                exec(compile(snippet, f"{page}.md", "exec"), namespace)
             except ModuleNotFoundError as error:
                 if error.name.startswith("optax_rprop"):
                     raise
-                pytest.skip(f"needs {error.name}")
-    printed = re.findall(r"^print\(.*\)  # (.*)$", "".join(snippets), re.MULTILINE)
+                missing = error.name
+                break
+            ran += snippet
+    printed = re.findall(r"^print\(.*\)  # (.*)$", ran, re.MULTILINE)
     assert capsys.readouterr().out.splitlines() == printed
+    if missing:
+        pytest.skip(f"the rest needs {missing}")
 
 
 @pytest.mark.parametrize("module", [optax_rprop, optax_rprop.contrib], ids=lambda m: m.__name__)
@@ -45,7 +49,7 @@ def test_names_tests_that_exist():
 
 
 def test_names_commands_that_exist():
-    named = re.findall(r"`python (\S+)`", "".join(TEXT.values()))
+    named = re.findall(r"python (\w+/[\w/.]+)", "".join(TEXT.values()))
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
 

@@ -1,4 +1,4 @@
-"""README and docstrings run as written, and say what the code says."""
+"""Docstrings run as written, and say what the code says. README's paths exist."""
 
 import doctest
 import inspect
@@ -42,23 +42,6 @@ def test_every_public_name_has_an_example():
         text = inspect.getdoc(public) or ""
         members = "".join(inspect.getdoc(m) or "" for _, m in inspect.getmembers(public))
         assert ">>>" in text + members, name
-
-
-def blocks(language):
-    text = (ROOT / "README.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.usefixtures("as_users_have_it")
-@pytest.mark.parametrize("index", range(len(blocks("python"))))
-def test_readme_example(index, tmp_path, monkeypatch):
-    """Each block in turn, after those before it, as a reader would run them."""
-    monkeypatch.chdir(tmp_path)
-    if any("optimistix" in block for block in blocks("python")[: index + 1]):
-        pytest.importorskip("optimistix")
-    namespace = {}
-    for block in blocks("python")[: index + 1]:
-        exec(compile(block, "README.md", "exec"), namespace)
 
 
 def test_readme_paths_exist():
