@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "remove_config_comments": True,
+    "thumbnail_size": (400, 360),
 }
 
 

@@ -71,7 +71,7 @@ assert stuck[-1] == back.min() == 0
 assert abs(back[-1] - np.exp(-1.9)) < 1e-4
 
 # %%
-figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+figure, panels = plt.subplots(3, 1, figsize=(6, 9), layout="constrained")
 for panel, title, minimum, paths in (
     (panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed}),
     (panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone}),

@@ -66,15 +66,15 @@ pytorch_2_13 = [-0.99, -0.9007008000000001, -0.6784958146560002, -0.125578705524
 pytorch_2_13 += [1.250255995468484, 1.986337914018399, 1.972536378045588]  # every fifth epoch
 assert jax_path(*line)[:35:5, 0].tolist() == pytorch_2_13
 
-figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-panels[0].set(title="A line: weight and bias", ylabel="value")
-panels[1].set(title="3 inputs, 2 outputs: six weights, two biases")
+figure, panels = plt.subplots(2, 1, figsize=(6, 7.5), layout="constrained")
+panels[0].set_title("A line: weight and bias")
+panels[1].set_title("3 inputs, 2 outputs: six weights, two biases")
 for panel, problem in zip(panels, (line, layer), strict=True):
     path = jax_path(*problem)
     solution = np.linalg.lstsq(np.column_stack([problem[0], np.ones(100)]), problem[1])[0]
     assert abs(path[-1] - np.append(solution[:-1].T, solution[-1])).max() < 5e-6
     panel.plot(path[:60], color="tab:red")
-    panel.set(xlabel="epoch")
+    panel.set(xlabel="epoch", ylabel="value")
     if torch:
         theirs = torch_path(*problem)
         print(f"The largest difference from PyTorch: {abs(path - theirs).max():g}")

@@ -65,7 +65,7 @@ def fit_lbfgs(params):
 
 # %%
 # Two starts: all hyperparameters at 1; then lengthscales at 3 and the noise at 0.3.
-figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+figure, panels = plt.subplots(2, 1, figsize=(6, 8), layout="constrained")
 for panel, lengthscale, noise in zip(panels, (1.0, 3.0), (1.0, 0.3), strict=True):
     params = jnp.log(jnp.array(10 * [lengthscale] + [1.0, noise]))
     kernel = RBF(np.full(10, lengthscale)) + WhiteKernel(noise**2)

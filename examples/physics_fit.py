@@ -3,8 +3,8 @@
 
 Rprop fits three parameters, of sizes 0.0005, 30 and 2000, to 100 measurements.
 
-An enzyme consumes its substrate, dS/dt = -Vmax S / (Km + S), and a detector counts gain * S. All
-starts are wrong by factors of 2 to 5. First step sizes and lower bounds are a tenth of the start.
+An enzyme consumes its substrate, ``dS/dt = -Vmax S / (Km + S)``; a detector counts ``gain * S``.
+Starts are wrong by factors of 2 to 5. First step sizes and lower bounds are a tenth of the start.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ fits = {
 }
 
 # %%
-figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
 print(f"{'':36}starts arrived   half of them after")
 for name, (arrived, least, most) in fits.items():
     share = arrived.mean(axis=1)

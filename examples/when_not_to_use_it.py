@@ -29,7 +29,7 @@ OPTIMIZERS = {
     "irprop_minus": (optax_rprop.irprop_minus, "tab:red", "-"),
 }
 
-figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
 print("The weight after 200 mini-batches, from 0, with a learning rate (first step size) of 0.1:")
 for name, (make, color, style) in OPTIMIZERS.items():
     optimizer = optax.with_extra_args_support(make(0.1))
@@ -57,9 +57,9 @@ for name, (make, color, style) in OPTIMIZERS.items():
 
 axes.set_yscale("symlog", linthresh=1)
 axes.set(xlabel="mini-batch", ylabel="weight (logarithmic beyond -1)")
-axes.set_title("Nine gradients of +0.1 for each one of -0.9: every Rprop drifts")
+axes.set_title("Nine gradients of +0.1 for one of -0.9: every Rprop drifts")
 axes.set_yticks([0, -1, -10, -100, -1000], ["0", "-1", "-10", "-100", "-1,000"])
-figure.legend(title="after 200", loc="outside right center")
+figure.legend(title="after 200", loc="outside lower center", ncols=3)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/when_not_to_use_it.png")
 print("Plot: figures/when_not_to_use_it.png")
