@@ -33,7 +33,7 @@ figures: $(VENV)/examples ## Draw the pictures of README and the documentation a
 	cp figures/digits.png figures/when_not_to_use_it.png figures/cutest.png docs/images/
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
-	@echo "Building the site. This takes two to three minutes: it runs the scripts of the gallery."
+	@test -n "$(DOCS_OPTIONS)" || echo "Building the site: about two minutes, as the gallery's scripts run."
 	$(BIN)/python -m sphinx -W --keep-going $(DOCS_OPTIONS) -b html docs docs/_build
 	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "Open docs/_build/index.html"
