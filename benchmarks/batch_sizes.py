@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from common import COLORS, apply_network, arguments, finish, init_network
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 import optax_rprop
+from _common import COLORS, apply_network, arguments, finish, init_network
 
 OPTIMIZERS = {
     "irprop_minus": optax_rprop.irprop_minus,

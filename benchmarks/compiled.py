@@ -14,13 +14,13 @@ Compiled, not run.
 import math
 import re
 
-import accelerators
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
-from common import COLORS, arguments, finish
 
+import _accelerators as accelerators
 import optax_rprop
+from _common import COLORS, arguments, finish
 from optax_rprop import contrib
 
 WEIGHTS = (40_000_000,)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from common import COLORS, apply_network, arguments, finish, init_network
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from tqdm import tqdm
 
+from _common import COLORS, apply_network, arguments, finish, init_network
 from optax_rprop.contrib import scale_by_adaptive_gains
 
 GAINS = {  # what is given to scale_by_adaptive_gains; held at 1, gains change nothing

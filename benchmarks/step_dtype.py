@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from common import COLORS, apply_network, arguments, count_iterations, finish, init_network
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 import optax_rprop
+from _common import COLORS, apply_network, arguments, count_iterations, finish, init_network
 
 OPTIMIZERS = {  # with float32 step sizes, and with bfloat16
     "irprop_minus": [optax_rprop.irprop_minus(step_dtype=own) for own in ("float32", "bfloat16")],

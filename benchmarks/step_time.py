@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
-from common import COLORS, arguments, finish
 from tqdm import tqdm
 
 import optax_rprop
+from _common import COLORS, arguments, finish
 
 CONTENDERS = {
     "irprop_minus": optax_rprop.irprop_minus(),
@@ -143,7 +143,7 @@ def run_case(shapes, turns, torch_timeout):
                 20 * weights / own["seconds"] / copied_per_second(jnp.zeros(weights))
             )
 
-    script = Path(__file__).with_name("step_time_torch.py")
+    script = Path(__file__).with_name("_step_time_torch.py")
     command = [sys.executable, script, json.dumps(shapes), str(turns), jax.default_backend()]
     try:
         printed = subprocess.run(command, stdout=subprocess.PIPE, timeout=torch_timeout).stdout

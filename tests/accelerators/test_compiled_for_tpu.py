@@ -7,11 +7,11 @@ in another way, and then they are to be read anew.
 import os
 import re
 
-import accelerators
 import jax
 import jax.numpy as jnp
 import pytest
 
+import _accelerators as accelerators
 import optax_rprop
 
 VERSIONS = [("0.10.2", "0.0.42.1"), ("0.12.0.1", "0.0.50.1")]  # of jax and libtpu

@@ -22,7 +22,7 @@ SCRIPT = """
 import json, runpy, sys
 
 for sys.argv[1:] in json.loads(sys.argv[1]):
-    runpy.run_module("benchmarks.cutest", run_name="__main__")
+    runpy.run_path("benchmarks/cutest", run_name="__main__")
     print(end="\f")
 """
 

@@ -11,7 +11,6 @@ import numpy as np
 import optimistix
 import pytest
 import scipy.optimize
-import sklearn.datasets
 from jax.flatten_util import ravel_pytree
 from optimistix import RESULTS
 
@@ -95,42 +94,24 @@ def test_rosenbrock_is_no_success_before_its_time(tolerance):
 # Minima from the collection's files, in the digits that they give, or, where these are others',
 # from NIST (the names that end in LS) and More, Garbow & Hillstrom (BIGGS6's second).
 SOLVED = {
-    "BARD": 8.2149e-3,
-    "BEALE": 0.0,
     "BIGGS6": 5.65565e-3,
-    "BOX3": 0.0,
     "BOXBODLS": 1168.0088766,
     "BROWNBS": 0.0,
-    "BROWNDEN": 85822.2,
-    "CHWIRUT1LS": 2384.4771393,
-    "CHWIRUT2LS": 513.04802941,
-    "DENSCHNB": 0.0,
-    "DANIWOODLS": 4.3173084083e-3,
-    "DENSCHNC": 0.0,
-    "DENSCHNF": 0.0,
-    "HAIRY": 20.0,
-    "HILBERTB": 0.0,
-    "HIMMELBG": 0.0,
     "HUMPS": 0.0,
-    "JENSMP": 124.362,
     "OSBORNEB": 4.01377e-2,
-    "S308": 0.773199056,
-    "SNAIL": 0.0,
-    "WAYSEA1": 0.0,
-    "WAYSEA2": 0.0,
     "ZANGWIL2": -18.2,
 }
-UNSOLVED = ("CHNROSNB", "CUBE", "ENGVAL2", "HATFLDD", "HEART6LS", "MGH10LS", "PALMER1C", "ROSENBR")
+UNSOLVED = ("PALMER1C", "ROSENBR")
 
 
 @pytest.fixture(scope="module")
 def collection():
     if find_spec("sif2jax") is None:
         pytest.skip("sif2jax has the CUTEst collection")
-    import cutest  # the benchmark, which knows how to import it without waiting a minute
+    from cutest import collection  # of the benchmark
 
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return {problem.name: problem for problem in cutest.problems(quadratic=False)}
+        return {problem.name: problem for problem in collection.problems(quadratic=False)}
 
 
 @pytest.mark.parametrize("name", [*SOLVED, *UNSOLVED])
@@ -151,17 +132,10 @@ def test_cutest(name, collection):
         assert last < first
 
 
-# Hock & Schittkowski 1981: function, start, lower, upper, minimum. At the minimum of 2, 3, 4
-# and 45 bounds are active.
+# Hock & Schittkowski 1981: function, start, lower, upper, minimum. At the minimum of 2, 3 and
+# 45 bounds are active.
 INF = np.inf
 HOCK_SCHITTKOWSKI = {
-    1: (
-        lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
-        [-2.0, 1.0],
-        [-INF, -1.5],
-        [INF, INF],
-        0.0,
-    ),
     2: (
         lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
         [-2.0, 1.5],
@@ -175,13 +149,6 @@ HOCK_SCHITTKOWSKI = {
         [-INF, 0.0],
         [INF, INF],
         0.0,
-    ),
-    4: (
-        lambda x: (x[0] + 1) ** 3 / 3 + x[1],
-        [1.125, 0.125],
-        [1.0, 0.0],
-        [INF, INF],
-        8 / 3,
     ),
     5: (
         lambda x: jnp.sin(x[0] + x[1]) + (x[0] - x[1]) ** 2 - 1.5 * x[0] + 2.5 * x[1] + 1,
@@ -230,22 +197,3 @@ def test_bounded_as_l_bfgs_b(number):
     np.testing.assert_allclose(value, theirs.x, atol=1e-5)
     on_bound = (theirs.x == lower) | (theirs.x == upper)
     np.testing.assert_array_equal(value[on_bound], theirs.x[on_bound])
-
-
-def test_non_negative_least_squares():
-    """Half of the bounds are active."""
-    data = sklearn.datasets.load_diabetes(scaled=False)
-    x = (data.data - data.data.mean(0)) / data.data.std(0)
-    y = data.target - data.target.mean()
-    solver = RpropMinimiser(1e-8, lower=0.0)
-    solution = optimistix.minimise(
-        lambda w, args: jnp.mean((args[0] @ w - args[1]) ** 2),
-        solver,
-        jnp.zeros(10),
-        args=(jnp.asarray(x), jnp.asarray(y)),
-        max_steps=5000,
-    )
-    expected, _ = scipy.optimize.nnls(x, y)
-    assert np.sum(expected == 0) == 5
-    np.testing.assert_array_equal(solution.value == 0, expected == 0)
-    np.testing.assert_allclose(solution.value, expected, atol=1e-6)

@@ -1,0 +1,377 @@
+"""Box constraints: a weight is never outside, to the last bit."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+
+import optax_rprop
+from helpers import streams
+
+
+def run(*arguments):
+    return jax.device_get(streams.run(*arguments))
+
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+def boxes(dtype, seed, size):
+    """Lower bounds, upper bounds and starts between them, of all magnitudes and both signs."""
+    random = np.random.default_rng(seed)
+    largest = 4 if dtype == "float16" else 30
+    ends = random.choice([-1, 1], (2, size)) * 10.0 ** random.uniform(-largest, largest, (2, size))
+    ends[0, random.random(size) < 0.1] = 0
+    ends[0, random.random(size) < 0.1] = -np.inf
+    lower, upper = np.sort(ends, axis=0).astype(dtype)
+    middle = lower.astype(float) + random.random(size) * (upper.astype(float) - lower.astype(float))
+    starts = np.where(np.isfinite(middle), middle, upper.astype(float)).astype(dtype)
+    return lower, upper, np.clip(starts, lower, upper).astype(dtype)
+
+
+class Path(NamedTuple):
+    """Weights in boxes of their own, and where each step took them."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    gradients: np.ndarray
+    weights: np.ndarray
+    step_sizes: np.ndarray
+
+
+@functools.cache
+def path(rule, dtype):
+    """From first steps of all lengths, for one rule and type; with 64-bit types on."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower, upper, starts = boxes(jnp.dtype(dtype), 0, 1200)
+    random = np.random.default_rng(0)
+    gradients = streams.gradients(40, starts.size, dtype, (-3, 3))
+    first = 10.0 ** random.uniform(-6, 9, starts.size)
+    optimizer = getattr(optax_rprop, rule)(
+        first, max_step_size=2.0**31, lower=jnp.asarray(lower), upper=jnp.asarray(upper)
+    )
+    weights, step_sizes, _ = run(
+        optimizer, jnp.asarray(starts), gradients, random.standard_normal(40)
+    )
+    return Path(lower, upper, starts, first, gradients, weights, step_sizes)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_never_outside(rule, dtype):
+    """The sum of every weight and its update, rounded as optax.apply_updates rounds it."""
+    its = path(rule, dtype)
+    assert ((its.weights >= its.lower) & (its.weights <= its.upper)).all()
+    assert np.isfinite(its.step_sizes).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cut_to_the_largest_step(dtype):
+    """A cut step reaches the bound, or one more bit of it would overshoot."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower, _, starts = boxes(jnp.dtype(dtype), 1, 4000)
+    finite = np.isfinite(lower.astype(float))
+    lower, starts = lower[finite], starts[finite]
+    optimizer = optax_rprop.rprop(2.0**31, max_step_size=2.0**31, lower=jnp.asarray(lower))
+    params = jnp.asarray(starts)
+    updates, _ = optimizer.update(jnp.ones_like(params), optimizer.init(params), params)
+    updates = np.asarray(updates)
+    moved = starts + updates
+    whole = np.array(-min(2.0**31, float(jnp.finfo(dtype).max))).astype(updates.dtype)
+    cut = updates != whole
+    further = starts + np.nextafter(updates, updates.dtype.type(-np.inf))
+    assert cut.sum() > 1000
+    assert (moved >= lower).all()
+    assert ((moved == lower) | (further < lower))[cut].all()
+    if dtype == "float32":  # the subtraction alone does overshoot
+        assert (starts + (lower - starts) < lower).mean() > 0.01
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_a_weight_at_its_bound_moves_with_it(derivative):
+    """The derivative of every cut weight is 1 by the bound and 0 by where it came from."""
+
+    def moved(lower, starts):
+        optimizer = optax_rprop.rprop(10.0, lower=lower)
+        updates, _ = optimizer.update(jnp.ones_like(starts), optimizer.init(starts), starts)
+        return optax.apply_updates(starts, updates)
+
+    lower, starts = jnp.float32(-1.1), jnp.linspace(-1, 1, 300)
+    assert (starts + (lower - starts) < lower).any()  # so that neighbours are needed
+    by_lower, by_starts = jax.jit(derivative(moved, argnums=(0, 1)))(lower, starts)
+    np.testing.assert_array_equal(by_lower, np.ones(300))
+    np.testing.assert_array_equal(by_starts, np.zeros((300, 300)))
+
+
+UNDOING = ("rprop_plus", "irprop_plus")
+
+
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+def test_pushed_against_a_bound(rule):
+    """A step size never grows there; that of a rule that undoes is the length of the cut step."""
+    optimizer = getattr(optax_rprop, rule)(0.25, lower=0.0)
+    gradients = np.float32([[1.0]] * 100 + [[-1.0]])
+    weights, step_sizes, signs = run(optimizer, jnp.ones(1), gradients)
+    plain, _, _ = run(getattr(optax_rprop, rule)(0.25), jnp.ones(1), gradients[:3])
+    streams.assert_same_bits(weights[:3], plain)  # by 0.25, 0.3, 0.36: inside
+    assert weights[2] > 0
+    assert (weights[3:-1] == 0).all()
+    assert signs[3] == 1
+    assert (signs[4:-1] == 0).all()
+    kept = weights[2] if rule in UNDOING else step_sizes[2]
+    np.testing.assert_array_equal(step_sizes[3:], np.broadcast_to(kept, (98, 1)))
+    assert weights[-1] == kept
+
+
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        ({"learning_rate": 2.0, "lower": 0.0, "upper": 1.0}, 0.3),
+        ({"lower": 0.001, "upper": 0.01}, 0.004),
+    ],
+    ids=["wide step", "defaults"],
+)
+def test_a_step_wider_than_the_box(rule, given, target):
+    """It goes from bound to bound at most a few times, not for ever."""
+    optimizer = getattr(optax_rprop, rule)(**given)
+    start = jnp.float32((given["lower"] + given["upper"]) / 2)
+    end, _ = minimize(optimizer, lambda x: (x - target) ** 2, start, 100)
+    # Within a few of the smallest step size, 1e-6.
+    np.testing.assert_allclose(end, target, atol=5e-6)
+
+
+def minimize(optimizer, loss, params, steps):
+    def step(carry, _):
+        params, state = carry
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.jit(
+        lambda params: jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0]
+    )(params)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reaches_the_minimum_of_any_box(rule, dtype):
+    """Inside boxes 1e-6 to 1e6 wide, some with one side, from first steps of all lengths."""
+    random = np.random.default_rng(0)
+    size = 1000
+    width = 10 ** random.uniform(-6, 6, size)
+    lower = -width * random.random(size)
+    upper = lower + width
+    target = lower + width * random.uniform(0.05, 0.95, size)
+    start = (lower + width * random.random(size)).astype(dtype)
+    lower[:200], upper[200:400] = -np.inf, np.inf
+    optimizer = getattr(optax_rprop, rule)(
+        10 ** random.uniform(-8, 8, size).astype(dtype),
+        min_step_size=1e-15,
+        max_step_size=2.0**31,
+        lower=lower.astype(dtype),
+        upper=upper.astype(dtype),
+    )
+    target = jnp.asarray(target, dtype)
+    start = jnp.clip(start, lower.astype(dtype), upper.astype(dtype))
+    end, _ = minimize(optimizer, lambda x: jnp.sum((x - target) ** 2), start, 600)
+    # A first step of 1e-8 needs 180 steps to be 1e6 long; float32 rounds the loss's gradient.
+    error = np.abs(np.asarray(end, float) - np.asarray(target, float)) / width
+    assert error.max() < {"float32": 1e-5, "float64": 1e-9}[dtype]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_step_size_grows_at_a_bound(rule, dtype):
+    """In whatever step a weight is cut, its step size is at most what it was."""
+    lower, upper, starts, first, gradients, weights, step_sizes = path(rule, dtype)
+    before = np.concatenate([first[None].astype(step_sizes.dtype), step_sizes[:-1]])
+    at_bound = (weights == lower) | (weights == upper)
+    assert at_bound.sum() > 1500
+    grew = step_sizes.astype(float) > before.astype(float)
+    came_from = np.concatenate([starts[None], weights[:-1]])
+    with np.errstate(invalid="ignore"):
+        outwards = ((weights == lower) & (gradients > 0)) | ((weights == upper) & (gradients < 0))
+    rested = outwards & (weights == came_from)
+    assert not (grew & rested).any()
+    if rule not in UNDOING:  # whose step size is then the length of the step, 1.2 D at most
+        # Cut short: it moved by less than its step, and not because the sum was rounded.
+        there, here = came_from.astype(float), weights.astype(float)
+        whole = np.minimum(step_sizes.astype(float), float(jnp.finfo(dtype).max))
+        rounding = float(jnp.finfo(dtype).eps) * (np.abs(there) + np.abs(here))
+        assert not (grew & at_bound & (0.98 * whole - np.abs(here - there) > rounding)).any()
+
+
+@pytest.mark.parametrize("rule", [r for r in streams.OPTIMIZERS if r not in UNDOING])
+def test_off_a_bound_without_delay(rule):
+    """After 60 steps against it, 12 the other way move a weight by more than its first step."""
+    starts = jnp.array([0.0, 1e-6, 0.005, 0.1])
+    gradients = np.repeat(np.float32([[1.0]] * 60 + [[-1.0]] * 12), starts.size, axis=1)
+    weights, _, _ = run(getattr(optax_rprop, rule)(lower=0.0), starts, gradients)
+    np.testing.assert_array_equal(weights[59], 0)
+    np.testing.assert_array_less(0.01, weights[-1])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", UNDOING)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("step_dtype", [None, "bfloat16"])
+def test_an_undo_takes_back_the_step(rule, dtype, step_dtype):
+    """To the last bit, a cut step included; so the weight is restored where sums are exact."""
+    random = np.random.default_rng(0)
+    size = 1200
+    # Multiples of 1/8 below 8: every sum of two has few enough bits for every type.
+    # Starts inside, so that no bound stops the way back.
+    lower, starts, upper = np.sort(random.integers(-32, 32, (3, size)), axis=0) / 8
+    optimizer = getattr(optax_rprop, rule)(
+        random.choice([0.25, 0.5, 2.0, 8.0], size), step_dtype=step_dtype, lower=lower, upper=upper
+    )
+    params, gradient = (x.astype(jnp.dtype(dtype)) for x in (starts, random.choice([-1, 1], size)))
+    state = optimizer.init(jnp.asarray(params))
+    first = np.asarray(optax_rprop.step_sizes(state), float)
+    update = jax.jit(optimizer.update)
+    there, state = update(gradient, state, params, value=0.0)
+    moved = params + np.asarray(there)
+    back = np.asarray(update(-gradient, state, moved, value=1.0)[0])
+    there = np.asarray(there)
+    went = there != 0
+    streams.assert_same_bits(back[went], -there[went])
+    streams.assert_same_bits((moved + back)[went], params[went])
+    assert (np.abs(there).astype(float) < first)[went].sum() > 80  # cut
+
+
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.usefixtures("x64")
+def test_finds_the_minimum_that_scipy_finds(rule):
+    """Inside the box, on a face of it and in a corner."""
+    hessian = np.array([[2.0, 0.8], [0.8, 1.0]])
+    lower, upper = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    centers = np.array([[0.3, -0.4], [2.0, 0.1], [3.0, 4.0]])
+
+    def loss(x, center):
+        return (x - center) @ hessian @ (x - center) / 2
+
+    optimizer = getattr(optax_rprop, rule)(0.1, min_step_size=1e-14, lower=lower, upper=upper)
+    ends, _ = jax.vmap(
+        lambda center: minimize(optimizer, lambda x: loss(x, center), jnp.zeros(2), 1000)
+    )(centers)
+    for end, center in zip(ends, centers, strict=True):
+        found = scipy.optimize.minimize(
+            loss, np.zeros(2), center, jac=lambda x, center: hessian @ (x - center),
+            method="L-BFGS-B", bounds=list(zip(lower, upper, strict=True)),
+            options={"ftol": 0, "gtol": 1e-12},
+        )  # fmt: skip
+        # L-BFGS-B's own stopping test bounds how closely the two can agree.
+        np.testing.assert_allclose(end, found.x, atol=1e-9)
+        np.testing.assert_array_equal(np.abs(end) == 1, np.abs(found.x) == 1)
+
+
+def test_bounds_are_numbers_arrays_or_prefixes():
+    params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    lower = {"w": -1.0, "b": jnp.array([-2.0, -jnp.inf])}
+    optimizer = optax_rprop.rprop(10.0, lower=lower, upper=5)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["w"], np.full((2, 2), -1.0))
+    np.testing.assert_array_equal(updates["b"], [-2.0, -10.0])
+
+
+def test_complex_parts_have_the_same_bounds():
+    optimizer = optax_rprop.rprop(1.0, lower=-0.5, upper=0.25)
+    params = jnp.zeros(2, complex)
+    gradients = jnp.array([1 - 1j, -1 + 1j])
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates, [-0.5 + 0.25j, 0.25 - 0.5j])
+
+
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_gradients_of_another_type(rule, dtypes):
+    """The sum is rounded to the parameters' type, the step to the gradients'."""
+    dtype, gradient_dtype = dtypes
+    starts = jnp.linspace(0.5, 1, 300).astype(dtype)
+    optimizer = getattr(optax_rprop, rule)(10.0, lower=0.1, upper=1.1)
+    gradients = jnp.where(jnp.arange(300) < 150, 1, -1).astype(gradient_dtype)
+    updates, _ = optimizer.update(gradients, optimizer.init(starts), starts, value=0.0)
+    assert updates.dtype == gradient_dtype
+    with jax.numpy_dtype_promotion("standard"):
+        moved = optax.apply_updates(starts, updates)
+    assert moved.dtype == dtype
+    lower, upper = (jnp.asarray(end, dtype) for end in (0.1, 1.1))
+    assert ((moved >= lower) & (moved <= upper)).all()
+    rounding = float(jnp.finfo(jnp.bfloat16).eps)
+    ends = np.where(np.arange(300) < 150, 0.1, 1.1)
+    np.testing.assert_allclose(np.asarray(moved, float), ends, atol=rounding)
+
+
+def test_undo_inside_the_box():
+    """Undoing a step rounds too, and stays inside; the step size still shrinks."""
+    upper = np.float32(1) + np.spacing(np.float32(1))
+    optimizer = optax_rprop.rprop_plus(0.1, upper=upper, lower=0.0)
+    starts = jnp.linspace(0.9, upper, 1000, dtype=jnp.float32)
+    gradients = np.repeat(np.float32([[1.0], [-1.0]]), 1000, axis=1)
+    weights, step_sizes, _ = run(optimizer, starts, gradients)
+    assert (weights <= upper).all()
+    assert (step_sizes[1] == np.float32(0.05)).all()
+
+
+def test_without_bounds_nothing_is_compiled_for_them():
+    def lowered(**options):
+        optimizer = optax_rprop.rprop(0.1, **options)
+        params = jnp.zeros(3)
+        return jax.jit(optimizer.update).lower(params, optimizer.init(params), params).as_text()
+
+    assert lowered() == lowered(lower=None, upper=None)
+    assert lowered(lower=0.0) != lowered()
+
+
+def test_a_start_outside_is_an_error_or_moved_inside():
+    optimizer = optax_rprop.rprop(0.1, lower={"w": 0.0}, upper=1.0)
+    with pytest.raises(
+        ValueError, match=r"parameter \['w'\] starts at -0\.5, outside lower=0 and upper=1; .*clip"
+    ):
+        optimizer.init({"w": jnp.array([0.5, -0.5])})
+    with pytest.raises(ValueError, match=r"starts at 2, outside"):
+        optax_rprop.rprop(upper=1.0).init(jnp.array([0.5 + 2j]))
+
+    @jax.jit
+    def traced(params):
+        updates, _ = optimizer.update({"w": jnp.zeros(2)}, optimizer.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    np.testing.assert_array_equal(traced({"w": jnp.array([-0.5, 3.0])})["w"], [0.0, 1.0])
+
+
+def test_bounds_for_some_parameters_only():
+    """A missing key, None or an empty prefix is no bound; a typing error is none of these."""
+    params = {"w": jnp.zeros(3), "b": jnp.zeros(2), "layer": {"c": jnp.zeros(())}}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    for lower in ({"w": -1.0}, {"w": -1.0, "b": None}, {"w": -1.0, "layer": {}}):
+        optimizer = optax_rprop.rprop(10.0, lower=lower, upper={"b": 0.0})
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        np.testing.assert_array_equal(updates["w"], [-1.0] * 3)
+        np.testing.assert_array_equal(updates["b"], [-10.0] * 2)
+        assert updates["layer"]["c"] == -10.0
+    with pytest.raises(ValueError, match=r"lower\['wieght'\] belongs to no parameter"):
+        optax_rprop.rprop(lower={"wieght": 0.0}).init(params)
+
+
+def test_bounds_that_do_not_fit():
+    params = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
+    with pytest.raises(
+        ValueError, match=r"upper\['w'\] has shape \(2,\), which does not broadcast"
+    ):
+        optax_rprop.rprop(upper={"w": np.ones(2), "b": 1.0}).init(params)
+    with pytest.raises(ValueError, match=r"lower\['w'\]=1 is above upper\['w'\]=0"):
+        optax_rprop.rprop(lower={"w": 1.0, "b": 0.0}, upper=0.0).init(params)

@@ -1,0 +1,120 @@
+"""What a compiled step is made of: no clock, only what XLA reports of its own program.
+
+The counts are those of the versions below; another XLA may fuse in another way.
+"""
+
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import optax_rprop
+from helpers import streams
+
+VERSIONS = ("0.10.2", "0.12.0.1")
+known = jax.__version__ in VERSIONS and jax.default_backend() == "cpu"
+required = bool(os.environ.get("OPTAX_RPROP_REQUIRE_COMPILED"))  # where a skip would hide a change
+pytestmark = pytest.mark.skipif(
+    not known and not required, reason="read off these versions' CPU compilers"
+)
+
+WEIGHTS = 100_000
+BOX = {"lower": -1.0, "upper": 1.0}
+
+
+def compiled_step(name, dtype, leaves=1, **options):
+    """A donated step of so many leaves, compiled, and the bytes of its state."""
+    optimizer = getattr(optax_rprop, name)(0.01, **options)
+
+    def step(params, state, gradients, value):
+        updates, state = optimizer.update(gradients, state, params, value=value)
+        return optax.apply_updates(params, updates), state
+
+    params = [jnp.zeros(WEIGHTS, dtype) for _ in range(leaves)]
+    state = optimizer.init(params)
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state[0].packed))
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    return jitted.lower(params, state, params, jnp.zeros(())).compile(), state_bytes
+
+
+def loops_and_copies(compiled):
+    """The fusions over whole arrays, and the copies of them."""
+    entry = compiled.as_text().split("ENTRY ")[1]
+    arrays = rf"= \w+\[{WEIGHTS}\]\S* "
+    return len(re.findall(arrays + r"fusion\(", entry)), len(re.findall(arrays + r"copy\(", entry))
+
+
+# name, type, options; bytes of state a weight; loops, copies; bytes read and written a weight.
+# In float32 the minus rules read gradient and state and write the state, then read it and the
+# parameter and write that: 6 * 4. The plus rules read the old state twice, from a copy: 9 * 4.
+# With bounds both loops read all three arrays, and copies are made of two: 12 * 4.
+# So do complex weights, whose parts XLA computes again rather than read back: 9 * 8.
+STEPS = [
+    ("irprop_minus", "float32", {}, 4, (2, 0), 24),
+    ("rprop_minus", "float32", {}, 4, (2, 0), 24),
+    ("rprop_plus", "float32", {}, 4, (2, 1), 36),
+    ("irprop_plus", "float32", {}, 4, (2, 1), 36),
+    ("irprop_plus", "float32", {"undo_nonfinite": True}, 4, (2, 1), 36),
+    ("shark_irprop_minus", "float32", {}, 4, (2, 1), 36),
+    ("irprop_minus", "bfloat16", {}, 2, (2, 0), 12),
+    ("irprop_minus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 0), 18),
+    ("rprop_plus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 1), 26),
+    ("irprop_plus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 1), 26),
+    ("irprop_minus", "float32", BOX, 4, (2, 2), 48),
+    ("rprop_plus", "float32", BOX, 4, (2, 2), 48),
+    ("irprop_plus", "float32", {"undo_nonfinite": True, **BOX}, 4, (2, 2), 48),
+    ("irprop_minus", "complex64", {}, 8, (2, 1), 72),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "options", "state", "passes", "accessed"), STEPS)
+def test_bytes_loops_and_copies(name, dtype, options, state, passes, accessed):
+    compiled, state_bytes = compiled_step(name, dtype, **options)
+    assert state_bytes == state * WEIGHTS
+    assert loops_and_copies(compiled) == passes
+    # A few scalars come on top.
+    assert accessed <= compiled.cost_analysis()["bytes accessed"] / WEIGHTS < accessed + 0.01
+
+
+@pytest.mark.parametrize("name", ["irprop_minus", "rprop_minus"])
+def test_no_memory_is_needed_beside_the_arguments(name):
+    compiled, _ = compiled_step(name, "float32", leaves=3)
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < WEIGHTS  # less than one leaf's fourth
+    assert memory.alias_size_in_bytes >= memory.output_size_in_bytes - 1000
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_a_leaf_is_traced_once_for_each_shape(name):
+    """Three hundred leaves alike are one function, called three hundred times."""
+    optimizer = getattr(optax_rprop, name)(0.01)
+    params = {f"{i}": jnp.zeros(7 if i % 2 else 5) for i in range(300)}
+    state = optimizer.init(params)
+    text = jax.jit(optimizer.update).lower(params, state, value=0.0).as_text()
+    assert len(re.findall(r"func\.func private @_update_leaf", text)) == 2
+    assert len(re.findall(r"call @_update_leaf", text)) == 300
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_compiles_once(name):
+    optimizer = getattr(optax_rprop, name)(0.01)
+    step = jax.jit(optimizer.update)
+    params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
+    state = optimizer.init(params)
+    for value in (1.0, 2.0, 3.0):
+        _, state = step(params, state, params, value=jnp.float32(value))
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_nothing_is_computed_in_bfloat16(name):
+    """A CPU has no such arithmetic: it would convert before and after every operation."""
+    optimizer = getattr(optax_rprop, name)(0.01, step_dtype="bfloat16")
+    params = jnp.zeros(3)
+    text = jax.jit(optimizer.update).lower(params, optimizer.init(params), value=0.0).as_text()
+    products = re.findall(r"stablehlo\.multiply .*: tensor<3x(\w+)>", text)
+    assert products
+    assert set(products) == {"f32"}

@@ -1,0 +1,301 @@
+"""Adaptive gains: against Jacobs' rule in NumPy scalars, and as an Optax transformation."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from helpers import reference_gains, streams
+from helpers.reference_gains import DEFAULTS
+from optax_rprop.contrib import _adaptive_gains, rmsprop_with_gains, scale_by_adaptive_gains
+
+STEPS = 300
+OTHERS = {
+    "increase": 0.5,
+    "decrease": 0.3,
+    "average_decay": 0.0,
+    "min_gain": 0.25,
+    "max_gain": 2.0,
+}
+
+
+def stream(dtype=np.float32):
+    """Five weights whose updates agree with their averages seldom, mostly, or always."""
+    rng = np.random.default_rng(0)
+    updates = rng.standard_normal((STEPS, 5)) + np.array([0, 0.3, -1, 2, -9])
+    updates[::7, 1] = 0
+    updates[5:9, 2] = np.nan, np.inf, -np.inf, 0
+    return updates.astype(dtype)
+
+
+def run(transformation, updates, params=None):
+    """The scaled updates, the gains and the averages of a compiled scan, step by step."""
+    params = jnp.zeros_like(updates[0]) if params is None else params
+
+    def step(state, update):
+        scaled, state = transformation.update(update, state)
+        return state, (scaled, *optax.tree_utils.tree_get(state, "ScaleByAdaptiveGainsState"))
+
+    return jax.jit(lambda u: jax.lax.scan(step, transformation.init(params), u)[1])(updates)
+
+
+def assert_follows(found, expected, decay):
+    scaled, gains, averages = map(np.asarray, found)
+    streams.assert_same_bits(scaled, expected[0])
+    streams.assert_same_bits(gains, expected[1])
+    # XLA may fuse the average's product and sum, and so round once instead of twice: half a
+    # unit in the last place of a number of at most 15, in each of the steps remembered.
+    tolerance = 15 * np.finfo(averages.dtype).eps / (1 - decay)
+    np.testing.assert_allclose(averages, expected[2], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("given", [DEFAULTS, OTHERS, {**DEFAULTS, "average_decay": 0.5}])
+def test_follows_the_reference(given):
+    updates = stream()
+    found = run(scale_by_adaptive_gains(**given), jnp.asarray(updates))
+    assert_follows(found, reference_gains.run(updates, **given), given["average_decay"])
+    # The stream reaches both limits.
+    assert found[1].min() == np.float32(given["min_gain"])
+    assert found[1].max() == np.float32(given["max_gain"])
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64():
+    updates = stream(np.float64)
+    found = run(scale_by_adaptive_gains(), jnp.asarray(updates))
+    assert_follows(found, reference_gains.run(updates, **DEFAULTS), 0.9)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_types_have_a_float32_state(dtype):
+    updates = jnp.asarray(stream(), dtype)
+    scaled, gains, averages = run(scale_by_adaptive_gains(), updates)
+    expected = reference_gains.run(np.asarray(updates, np.float32), **DEFAULTS)
+    assert scaled.dtype == dtype
+    rounded = np.asarray(expected[0]).astype(scaled.dtype)
+    assert_follows((scaled, gains, averages), (rounded, *expected[1:]), 0.9)
+
+
+def test_complex_numbers_are_two_reals():
+    updates = np.zeros((STEPS, 5), np.complex64)
+    updates.real, updates.imag = stream(), np.flip(stream(), axis=1)  # NaN in one part alone
+    found = run(scale_by_adaptive_gains(), jnp.asarray(updates))
+    for part in (np.real, np.imag):
+        assert_follows(map(part, found), reference_gains.run(part(updates), **DEFAULTS), 0.9)
+
+
+def test_first_steps_by_hand():
+    """An update meets the average without it: the first has no effect on the gain."""
+    updates = jnp.array([[1.0], [2.0], [-4.0], [1.0], [0.0], [1e-30], [-1e-30]])
+    scaled, gains, _ = run(scale_by_adaptive_gains(0.5, 0.5, 0.5), updates)
+    # averages: 0.5, 1.25, -1.375, -0.1875, -0.09375, -0.046875
+    np.testing.assert_array_equal(gains[:, 0], [1, 1.5, 0.75, 0.375, 0.375, 0.1875, 0.6875])
+    np.testing.assert_array_equal(scaled, gains[:, :1] * updates)
+
+
+def test_a_tiny_stream_gives_the_same_gains():
+    """Signs are compared: a product of two updates of 1e-30 would be zero."""
+    updates = jnp.asarray(np.nan_to_num(stream(), posinf=1, neginf=-1))
+    plain, tiny = (run(scale_by_adaptive_gains(), updates * 2.0**n)[1] for n in (0, -100))
+    streams.assert_same_bits(plain, tiny)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("make", [scale_by_adaptive_gains, lambda: rmsprop_with_gains(0.1)])
+def test_what_is_not_finite_counts_as_zero(make, bad):
+    updates = stream()[10:30]
+    with_bad, with_zero = updates.copy(), updates.copy()
+    with_bad[3:5], with_zero[3:5] = bad, 0
+    found, expected = (run(make(), jnp.asarray(u)) for u in (with_bad, with_zero))
+    jax.tree.map(streams.assert_same_bits, found, expected)
+
+
+def test_trees_keep_their_structure_and_type():
+    """Tuples and None in the tree, a 0-d and an empty leaf, weak and NumPy types; no recompile."""
+    params = {
+        "pair": (jnp.ones((2, 3), jnp.bfloat16), None, jnp.ones(2)),
+        "empty": jnp.ones((0, 2)),
+        "weak": jnp.asarray(1.0),
+    }
+    numbers = (np.float64(0.05), np.float32(0.8), np.array(0.9), 0.5, jnp.array(3.0))
+    transformation = scale_by_adaptive_gains(*numbers)
+    state = transformation.init(params)
+    update = jax.jit(transformation.update)
+    for _ in range(3):
+        scaled, new_state = update(params, state, params, value=1.0)
+        for old, new in ((params, scaled), (state, new_state)):
+            assert jax.tree.structure(old) == jax.tree.structure(new)
+            for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+                assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, new_state)))
+        state = new_state
+    assert update._cache_size() == 1
+    zeroed = optax.tree_utils.tree_map_params(transformation, lambda leaf: 0 * leaf, state)
+    assert jax.tree.structure(zeroed) == jax.tree.structure(state)
+
+
+def test_hyperparameters_may_be_traced():
+    updates = jnp.asarray(stream())
+    expected = run(scale_by_adaptive_gains(), updates)
+    injected = optax.inject_hyperparams(scale_by_adaptive_gains)()
+    jax.tree.map(streams.assert_same_bits, run(injected, updates), expected)
+
+    def gains(increase):
+        return run(scale_by_adaptive_gains(increase), updates)[1]
+
+    several = jax.vmap(gains)(jnp.array([0.05, 0.5]))
+    streams.assert_same_bits(several[0], expected[1])
+    streams.assert_same_bits(several[1], gains(0.5))
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_traced_hyperparameter_never_makes_nan(name, value):
+    found = jax.jit(lambda x: run(scale_by_adaptive_gains(**{name: x}), jnp.asarray(stream())))(
+        value
+    )
+    assert all(np.isfinite(leaf).all() for leaf in found)
+
+
+def test_injected_beside_complex_parameters():
+    updates = jnp.asarray(stream() * np.complex64(1 + 2j))
+    injected = optax.inject_hyperparams(scale_by_adaptive_gains)()
+    found, expected = (run(t, updates) for t in (injected, scale_by_adaptive_gains()))
+    jax.tree.map(streams.assert_same_bits, found, expected)
+
+
+def test_gains_held_at_one_leave_rmsprop_as_it_is():
+    updates = jnp.nan_to_num(jnp.asarray(stream()), posinf=1, neginf=-1)
+
+    def all_updates(optimizer):
+        state = optimizer.init(updates[0])
+        return jax.jit(lambda u: jax.lax.scan(lambda s, g: optimizer.update(g, s)[::-1], state, u))(
+            updates
+        )[1]
+
+    held = rmsprop_with_gains(0.1, 0.8, 1e-6, min_gain=1.0, max_gain=1.0)
+    streams.assert_same_bits(all_updates(held), all_updates(optax.rmsprop(0.1, 0.8, 1e-6)))
+
+
+def test_rmsprop_with_gains_is_its_chain():
+    updates = jnp.nan_to_num(jnp.asarray(stream()), posinf=1, neginf=-1)
+    given = 0.1, 0.7, 0.8, 0.3, 4.0
+    chain = optax.chain(
+        optax.scale_by_rms(0.8, 1e-6),
+        scale_by_adaptive_gains(*given),
+        optax.scale_by_learning_rate(0.1),
+    )
+    found, expected = (run(o, updates) for o in (rmsprop_with_gains(0.1, 0.8, 1e-6, *given), chain))
+    jax.tree.map(streams.assert_same_bits, found, expected)
+
+
+def test_learning_rate_may_be_a_schedule():
+    optimizer = rmsprop_with_gains(optax.linear_schedule(1.0, 0.0, 2))
+    state = optimizer.init(jnp.zeros(1))
+    sizes = []
+    for _ in range(3):
+        updates, state = optimizer.update(jnp.ones(1), state)
+        sizes.append(float(updates[0]))
+    assert sizes[0] < sizes[1] < sizes[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"increase": 0}, "increase=0 must be a finite number above 0.*default is 0.05"),
+        ({"increase": np.inf}, "increase=inf must be a finite number"),
+        ({"decrease": 1.0}, "decrease=1 must lie strictly between 0 and 1.*default is 0.8"),
+        ({"decrease": np.float32(0)}, "decrease=0 must lie strictly"),
+        ({"average_decay": 1}, "average_decay=1 must be at least 0 and below 1.*default is 0.9"),
+        ({"average_decay": np.nan}, "average_decay=nan must be"),
+        ({"min_gain": 0.0}, "min_gain=0 must be above 0 and at most 1.*default is 0.1"),
+        ({"min_gain": np.array(1.5)}, "min_gain=1.5 must be above 0 and at most 1"),
+        ({"max_gain": 0.5}, "max_gain=0.5 must be a finite number of at least 1.*default is 10"),
+        ({"max_gain": np.ones(2)}, "max_gain=.* must be one number for all parameters"),
+    ],
+)
+def test_bad_values(given, message):
+    for make in (scale_by_adaptive_gains, lambda **given: rmsprop_with_gains(0.1, **given)):
+        with pytest.raises(ValueError, match=message):
+            make(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"decay": 1.0}, "decay=1 must be at least 0 and below 1.*default is 0.9"),
+        ({"decay": np.nan}, "decay=nan must be at least 0"),
+        ({"learning_rate": np.nan}, "learning_rate=nan must be a finite .* or a schedule"),
+        ({"eps": -1e-8}, "eps=-1e-08 must be a finite number of at least 0.*default is 1e-08"),
+    ],
+)
+def test_bad_values_of_rmsprop(given, message):
+    with pytest.raises(ValueError, match=message):
+        rmsprop_with_gains(**({"learning_rate": 0.1} | given))
+    with pytest.raises(TypeError, match="learning_rate=None must be a number"):
+        rmsprop_with_gains(None)
+
+
+@pytest.mark.parametrize("bad", ["0.05", None, optax.constant_schedule(0.1)])
+def test_what_is_no_number(bad):
+    with pytest.raises(TypeError, match=r"increase=.* must be a number; .*inject_hyperparams"):
+        scale_by_adaptive_gains(increase=bad)
+
+
+def test_arrays_are_checked_in_init():
+    for make in (scale_by_adaptive_gains, optax.inject_hyperparams(scale_by_adaptive_gains)):
+        with pytest.raises(ValueError, match="increase=-1 must be a finite number above 0"):
+            make(increase=jnp.array(-1.0)).init(jnp.zeros(2))
+
+
+def test_parameters_that_have_no_gradient():
+    """As Equinox's modules do: leaves of the parameters that are None among the gradients."""
+    params = {"w": jnp.zeros(2), "activation": jnp.tanh}
+    gradients = {"w": jnp.ones(2), "activation": None}
+    optimizer = rmsprop_with_gains(0.1)
+    updates, _ = optimizer.update(gradients, optimizer.init(gradients), params)
+    assert updates["activation"] is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_update_never_becomes_infinite(dtype):
+    huge = jnp.full((STEPS, 1), 0.7 * float(jnp.finfo(dtype).max), dtype)
+    scaled, gains, _ = run(scale_by_adaptive_gains(), huge)
+    assert gains[-1] == 10
+    assert np.isfinite(scaled.astype(float)).all()
+
+
+def test_defaults_are_those_of_the_errors():
+    """`DEFAULTS`, which the reference runs with, the signatures and the messages agree."""
+    for make in (scale_by_adaptive_gains, rmsprop_with_gains):
+        parameters = inspect.signature(make).parameters
+        assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+    for name, (_, demand) in _adaptive_gains._RANGES.items():
+        assert name == "learning_rate" or demand.endswith(
+            f"the default is {parameters[name].default:g}."
+        )
+
+
+def test_trees_that_do_not_fit():
+    transformation = scale_by_adaptive_gains()
+    with pytest.raises(TypeError, match=r"parameter \['n'\] has dtype int32"):
+        transformation.init({"n": jnp.arange(3)})
+    state = transformation.init({"w": jnp.zeros((3, 1))})
+    with pytest.raises(ValueError, match=r"\['w'\] has shape \(3,\)"):
+        transformation.update({"w": jnp.zeros(3)}, state)
+    with pytest.raises(ValueError, match="Expected list, got"):
+        transformation.update([jnp.zeros((3, 1))], state)
+
+
+def test_the_state_can_be_donated():
+    params = jnp.ones(3)
+    transformation = scale_by_adaptive_gains()
+    state = transformation.init(params)
+    step = jax.jit(
+        lambda params, state: transformation.update(params, state), donate_argnums=(0, 1)
+    )
+    scaled, state = step(params, state)
+    assert np.isfinite(optax.tree_utils.tree_get(step(scaled, state)[1], "gains")).all()

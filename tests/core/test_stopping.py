@@ -1,0 +1,254 @@
+"""`converged`: stop on the step sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+import sklearn.datasets
+
+import optax_rprop
+from helpers import streams
+
+TOLERANCE = 1e-4
+TARGET = {"w": np.float32([1.0, -30.0]), "b": np.float32(0.3)}
+CURVATURE = {"w": np.float32([1e-3, 1e3]), "b": np.float32(1.0)}
+
+
+def loss(params):
+    terms = jax.tree.map(lambda c, p, t: jnp.sum(c * (p - t) ** 2), CURVATURE, params, TARGET)
+    return sum(jax.tree.leaves(terms))
+
+
+def start(name):
+    params = jax.tree.map(jnp.zeros_like, TARGET)
+    optimizer = getattr(optax_rprop, name)(0.1)
+    return optimizer, params, optimizer.init(params)
+
+
+def step(optimizer, params, state):
+    value, gradient = jax.value_and_grad(loss)(params)
+    updates, state = optimizer.update(gradient, state, params, value=value)
+    return optax.apply_updates(params, updates), state, updates
+
+
+def assert_at_target(params):
+    # A weight whose sign kept changing down to a step size d is within a few d of its minimum.
+    for leaf, target in zip(jax.tree.leaves(params), jax.tree.leaves(TARGET), strict=True):
+        np.testing.assert_allclose(leaf, target, atol=10 * TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_in_a_while_loop(name):
+    optimizer, params, state = start(name)
+    params, state = jax.jit(
+        lambda carry: jax.lax.while_loop(
+            lambda carry: ~optax_rprop.converged(carry[1], TOLERANCE),
+            lambda carry: step(optimizer, *carry)[:2],
+            carry,
+        )
+    )((params, state))
+    assert_at_target(params)
+    sizes = optax_rprop.step_sizes(state)
+    assert all((leaf <= TOLERANCE).all() for leaf in jax.tree.leaves(sizes))
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_in_a_plain_loop(name):
+    optimizer, params, state = start(name)
+    one_step = jax.jit(lambda params, state: step(optimizer, params, state)[:2])
+    for _ in range(1000):
+        if optax_rprop.converged(state, TOLERANCE):
+            break
+        params, state = one_step(params, state)
+    assert optax_rprop.converged(state, TOLERANCE)
+    assert_at_target(params)
+
+
+@pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
+def test_a_zero_update_is_no_convergence(name):
+    """When every weight reverses at once the update is zero, far from the minimum."""
+    optimizer = getattr(optax_rprop, name)(1.0)
+    params = jnp.float32(0.0)
+    state = optimizer.init(params)
+    zeros = 0
+    for value in (3.0, 2.0, 1.0):
+        gradient = params - 0.7
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+        zeros += bool(updates == 0)
+        assert not optax_rprop.converged(state, TOLERANCE)
+    assert zeros
+    assert abs(params - 0.7) > 0.1
+
+
+def test_at_the_tolerance_itself():
+    state = optax_rprop.ScaleByRpropState.from_step_sizes(jnp.float32([0.25, 0.5]), jnp.ones(2))
+    assert optax_rprop.converged(state, 0.5)
+    assert not optax_rprop.converged(state, 0.499)
+
+
+def test_every_leaf_counts():
+    make = optax_rprop.ScaleByRpropState.from_step_sizes
+    for large in ("w", "b", "c"):
+        sizes = {"w": jnp.ones(3), "b": jnp.ones(()), "c": jnp.full(2, 1 + 1j)}
+        signs = jax.tree.map(jnp.zeros_like, sizes)
+        assert optax_rprop.converged(make(sizes, signs), 1.0)
+        sizes[large] = jnp.array([1 + 2j, 1 + 1j]) if large == "c" else 2 * sizes[large]
+        assert not optax_rprop.converged(make(sizes, signs), 1.0)
+    assert optax_rprop.converged(make({}, {}), 1.0)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.ones(2)])
+def test_refuses(tolerance):
+    state = optax_rprop.rprop().init(jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"tolerance=.* must be one number above 0"):
+        optax_rprop.converged(state, tolerance)
+
+
+def test_a_tolerance_from_outside_is_read_inside_jit():
+    tolerance = jnp.float32(1e-3)
+    state = optax_rprop.rprop().init(jnp.zeros(2))
+    assert not jax.jit(lambda state: optax_rprop.converged(state, tolerance))(state)
+
+
+def test_arguments_in_the_wrong_order():
+    state = optax_rprop.rprop().init(jnp.zeros(2))
+    with pytest.raises(ValueError, match="found no Rprop state in this float; pass the state that"):
+        optax_rprop.converged(1e-5, state)
+
+
+def stop(optimizer, loss, params, tolerance, limit=2000):
+    """Where `converged` stops, and after how many steps; `limit` where it never does."""
+
+    def step(carry):
+        params, state, steps = carry
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        return optax.apply_updates(params, updates), state, steps + 1
+
+    def goes_on(carry):
+        return ~optax_rprop.converged(carry[1], tolerance) & (carry[2] < limit)
+
+    start = params, optimizer.init(params), 0
+    params, _, steps = jax.jit(lambda start: jax.lax.while_loop(goes_on, step, start))(start)
+    return params, int(steps)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_pixels_that_are_always_zero(name):
+    """Softmax regression on the digits, with a penalty: 30 of 640 gradients are always 0."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images, labels = jnp.asarray(images[:500] / 16), jnp.asarray(labels[:500])
+    assert (images == 0).all(axis=0).sum() >= 3
+
+    def loss(params):
+        logits = images @ params["w"] + params["b"][None]
+        fit = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return fit + 1e-3 * jnp.sum(params["w"] ** 2)
+
+    params = {"w": jnp.zeros((64, 10)), "b": jnp.zeros(10)}
+    optimizer = getattr(optax_rprop, name)(min_step_size=1e-9)
+    params, steps = stop(optimizer, loss, params, 1e-6)
+    assert steps < 2000
+    # A strictly convex loss (but for a shift of b) is least where its gradient is zero.
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(jax.grad(loss)(params))) < 1e-5
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_active_bounds(name):
+    """Non-negative least squares on the diabetes data: SciPy's solution, five weights at 0."""
+    features, target = sklearn.datasets.load_diabetes(return_X_y=True)
+    target = target - target.mean()
+    expected, _ = scipy.optimize.nnls(features, target)
+    assert (expected == 0).sum() == 5
+    optimizer = getattr(optax_rprop, name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
+    weights, steps = stop(
+        optimizer, lambda w: jnp.mean((features @ w - target) ** 2), jnp.ones(10), 1e-6
+    )
+    assert steps < 2000
+    np.testing.assert_array_equal(np.asarray(weights) == 0, expected == 0)
+    np.testing.assert_allclose(weights, expected, atol=1e-3)  # condition 200 times the tolerance
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_parameters_under_stop_gradient(name):
+    def loss(params):
+        return (params["x"] - 1) ** 2 + jax.lax.stop_gradient(params["frozen"]).sum()
+
+    params = {"x": jnp.float32(0), "frozen": jnp.ones(3)}
+    params, steps = stop(getattr(optax_rprop, name)(0.1), loss, params, 1e-4)
+    assert steps < 100
+    np.testing.assert_allclose(params["x"], 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("late", ["one", "two"])
+def test_several_states(late):
+    """All of them count, those of optax.partition and of a chain."""
+    optimizer = optax.multi_transform(
+        {"one": optax_rprop.rprop(0.1), "two": optax_rprop.rprop(0.1)}, {"a": "one", "b": "two"}
+    )
+    far = {"one": "a", "two": "b"}[late]
+
+    def loss(params):
+        return params["a"] ** 2 + params["b"] ** 2 + 8 * (params[far] - 30.0) ** 2
+
+    params, steps = stop(optimizer, loss, {"a": jnp.float32(1), "b": jnp.float32(1)}, 1e-4)
+    assert steps < 200
+    np.testing.assert_allclose(params[far], 240 / 9, atol=1e-3)
+    np.testing.assert_allclose(params["b" if far == "a" else "a"], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_what_is_not_the_solution(name):
+    """A NaN is no zero; one idle weight does not speak for others; idleness ends with a slope."""
+    optimizer = getattr(optax_rprop, name)(0.1)
+    state = optimizer.init(jnp.zeros(2))
+    assert not optax_rprop.converged(state, 1e-3)  # nothing is known before the first gradient
+    for gradient in ([jnp.nan, jnp.nan], [0.0, 1.0], [0.0, jnp.nan], [jnp.inf, 0.0]):
+        _, after = optimizer.update(jnp.array(gradient), state, value=0.0)
+        assert not optax_rprop.converged(after, 1e-3)
+    _, idle = optimizer.update(jnp.zeros(2), state, value=0.0)
+    assert optax_rprop.converged(idle, 1e-3)
+    assert (optax_rprop.step_sizes(idle) == np.float32(0.1)).all()
+    assert (optax_rprop.prev_signs(idle) == 0).all()
+    updates, moving = optimizer.update(jnp.ones(2), idle, value=1.0)
+    assert not optax_rprop.converged(moving, 1e-3)
+    np.testing.assert_array_equal(updates, -np.float32([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_a_reversal_is_not_idle(name):
+    optimizer = getattr(optax_rprop, name)(0.1)
+    _, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)), value=0.0)
+    _, state = optimizer.update(-jnp.ones(2), state, value=0.0)
+    assert not optax_rprop.converged(state, 0.049)
+    assert optax_rprop.converged(state, 0.051)
+
+
+@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+def test_a_step_taken_back_to_a_bound_is_not_idle(name):
+    """Where its sum, rounded, would be above the bound that the weight came from."""
+    starts = jnp.linspace(0.001, 0.05, 300)
+    starts = starts[(starts - np.float32(0.1)) + np.float32(0.1) > starts]
+    assert starts.size
+    optimizer = getattr(optax_rprop, name)(0.1, upper=starts)
+    gradients = np.float32([[1.0], [-1.0]]) * np.ones_like(starts)[None]
+    params, state = starts, optimizer.init(starts)
+    for gradient, value in zip(gradients, [0.0, 1.0], strict=True):
+        updates, state = optimizer.update(jnp.asarray(gradient), state, params, value=value)
+        params = optax.apply_updates(params, updates)
+    assert (params <= starts).all()
+    assert not optax_rprop.converged(state, 0.01)
+
+
+@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_out_of_the_domain_a_zero_gradient_is_not_idle(name, value):
+    """As where a loss of jnp.where(x < 0, nan, ...) has a derivative of 0."""
+    optimizer = getattr(optax_rprop, name)(0.1, undo_nonfinite=True)
+    _, state = optimizer.update(jnp.zeros(2), optimizer.init(jnp.zeros(2)), value=value)
+    assert not optax_rprop.converged(state, 1e-3)

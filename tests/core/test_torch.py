@@ -1,0 +1,58 @@
+"""irprop_minus is torch.optim.Rprop 2.13, bit for bit, where torch's products do not underflow."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_rprop
+from helpers import make_torch_rprop, streams
+
+TIGHT = {"lr": 0.3, "etas": (0.7, 1.5), "step_sizes": (0.1, 2.0)}
+
+
+def ours(lr=0.01, etas=(0.5, 1.2), step_sizes=(1e-6, 50)):
+    return optax_rprop.rprop(lr, *etas, *step_sizes)
+
+
+def assert_equals_torch(values, gradients, **given):
+    weights, step_sizes = make_torch_rprop.run(values, gradients, **given)
+    got_weights, got_step_sizes, _ = streams.run(ours(**given), jnp.asarray(values), gradients)
+    streams.assert_same_bits(got_weights, weights)
+    streams.assert_same_bits(got_step_sizes, step_sizes)
+
+
+def test_golden_file():
+    """What torch 2.13.0 computed; needs no torch."""
+    golden = np.load(make_torch_rprop.PATH)
+    weights, step_sizes, _ = streams.run(ours(), jnp.zeros(10), golden["gradients"])
+    streams.assert_same_bits(weights, golden["weights"])
+    streams.assert_same_bits(step_sizes, golden["step_sizes"])
+
+
+@pytest.mark.parametrize("given", [{}, TIGHT], ids=["defaults", "tight"])
+def test_float32(given):
+    pytest.importorskip("torch")
+    gradients = streams.gradients(400, 50, np.float32, (-15, 15), special=False)
+    gradients[::7, ::3], gradients[::11, ::4] = 0, np.nan
+    assert_equals_torch(np.linspace(-3, 3, 50, dtype=np.float32), gradients, **given)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("given", [{}, TIGHT], ids=["defaults", "tight"])
+def test_float64(given):
+    pytest.importorskip("torch")
+    gradients = streams.gradients(400, 50, np.float64, (-15, 15), special=False)
+    gradients[::7, ::3], gradients[::11, ::4] = 0, np.nan
+    assert_equals_torch(np.linspace(-3, 3, 50), gradients, **given)
+
+
+def test_torch_freezes_on_tiny_gradients():
+    """Its product of two gradients underflows: step sizes stay what they were."""
+    pytest.importorskip("torch")
+    gradients = np.full((10, 1), 1e-25, np.float32)
+    _, step_sizes = make_torch_rprop.run(np.zeros(1, np.float32), gradients)
+    np.testing.assert_array_equal(step_sizes, np.full((10, 1), 0.01, np.float32))
+    _, own_step_sizes, _ = streams.run(ours(), jnp.zeros(1), gradients)
+    _, at_scale_1, _ = streams.run(ours(), jnp.zeros(1), np.ones((10, 1), np.float32))
+    streams.assert_same_bits(own_step_sizes, at_scale_1)
+    assert own_step_sizes[-1] > 0.05

@@ -1,0 +1,113 @@
+"""Trees as clients have them: whole modules, gradients that are None, abstract parameters."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_rprop
+from helpers import streams
+
+# Rules differ in the step of a leaf alone; one of these needs the loss.
+RULES = ("irprop_minus", "irprop_plus")
+
+
+@pytest.fixture(scope="module")
+def module():
+    """A model, its arrays, and gradients that are None beside its functions."""
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    points = jax.random.normal(jax.random.key(1), (8, 2))
+    with jax.numpy_rank_promotion("allow"):
+        gradients = eqx.filter_grad(lambda model: jnp.mean(jax.vmap(model)(points) ** 2))(model)
+    return model, eqx.filter(model, eqx.is_inexact_array), gradients
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_whole_equinox_module_as_params(name, bounded, module):
+    """Its functions are leaves of params, beside which the gradient is None."""
+    model, arrays, gradients = module
+    box = {"lower": jax.tree.map(lambda leaf: -0.7, arrays)} if bounded else {}
+    optimizer = getattr(optax_rprop, name)(0.5, **box)
+    state = optimizer.init(arrays)
+    updates, after = optimizer.update(gradients, state, model, value=1.0)
+    assert jax.tree.structure(updates) == jax.tree.structure(gradients)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    expected, _ = optimizer.update(gradients, state, arrays, value=1.0)
+    chex.assert_trees_all_equal(updates, expected)
+    moved = jax.tree.map(np.add, arrays, updates)
+    lowest = min(leaf.min() for leaf in jax.tree.leaves(moved))
+    assert (lowest >= np.float32(-0.7)) == bounded
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_beside_none_a_parameter_is_left_alone(name):
+    """Also one that has a state: it keeps that until its gradient is there again."""
+    params = {"frozen": jnp.ones(2), "moved": jnp.zeros(2)}
+    optimizer = getattr(optax_rprop, name)({"frozen": 0.5, "moved": 0.25}, lower={"frozen": 0.0})
+    state = optimizer.init(params)
+    gradients = {"frozen": None, "moved": jnp.ones(2)}
+    updates, after = optimizer.update(gradients, state, params, value=1.0)
+    assert updates["frozen"] is None
+    np.testing.assert_array_equal(updates["moved"], [-0.25, -0.25])
+    chex.assert_trees_all_equal(after[0].packed["frozen"], state[0].packed["frozen"])
+    assert (optax_rprop.prev_signs(after)["moved"] == 1).all()
+
+
+@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+def test_abstract_parameters(name):
+    """As Optax's own optimizers, init takes shapes and types for the arrays themselves."""
+    params = {"w": jnp.ones((2, 3)), "h": jnp.ones(2, jnp.float16), "z": jnp.ones(1, complex)}
+    shapes = jax.eval_shape(lambda: params)
+    init = getattr(optax_rprop, name)(lower={"w": 0.0}).init
+    chex.assert_trees_all_equal(init(shapes), init(params))
+
+
+def test_abstract_parameters_of_adaptive_gains():
+    init = optax_rprop.contrib.rmsprop_with_gains(0.1).init
+    shapes = jax.ShapeDtypeStruct((2,), jnp.float16)
+    chex.assert_trees_all_equal(init(shapes), init(jnp.ones(2, jnp.float16)))
+
+
+OPTIONS = {
+    "plain": {},
+    "box": {"lower": {"w": -0.5}, "upper": 0.5},
+    "undo": {"undo_nonfinite": True, "lower": -0.5},
+    "bfloat16": {"step_dtype": "bfloat16"},
+}
+SWITCHES = {
+    "jitted": ["jax_debug_infs", "jax_debug_nans", "jax_check_tracer_leaks"],
+    "not jitted": ["jax_debug_infs", "jax_debug_nans", "jax_disable_jit"],
+}
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [("plain", name) for name in streams.OPTIMIZERS]
+    # These options see of a rule whether it undoes.
+    + [(options, name) for options in ("box", "bfloat16") for name in RULES]
+    + [("undo", name) for name in ("rprop_plus", "irprop_plus")],
+)
+def test_under_debug_switches(name, options, switches):
+    """Nothing that is not finite, no tracer that leaks."""
+    # Of a size of its own: what JAX traced before a switch, it does not check after it.
+    weights = 11 + list(SWITCHES).index(switches)
+    params = {"w": jnp.zeros(weights), "b": jnp.zeros((1, weights), jnp.float16)}
+    gradients = {"w": jnp.resize(jnp.array([1.0, -1.0, 0.0]), weights), "b": params["b"] + 1}
+    for switch in SWITCHES[switches]:
+        jax.config.update(switch, True)
+    try:
+        optimizer = getattr(optax_rprop, name)(0.25, **OPTIONS[options])
+        state = optimizer.init(params)
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+        update = jax.jit(optimizer.update)  # which jax_disable_jit takes away again
+        for sign in (1, -1):
+            signed = jax.tree.map(lambda g, sign=sign: (g * sign).astype(g.dtype), gradients)
+            updates, state = update(signed, state, params, value=jnp.float32(1.0))
+        assert jnp.isfinite(updates["w"]).all()
+    finally:
+        for switch in SWITCHES[switches]:
+            jax.config.update(switch, False)

@@ -1,0 +1,193 @@
+"""What every row runs: the optimizers, one stream of gradients, and the papers' answer to it.
+
+The losses rise and fall at random, so that irprop_plus follows the papers only
+where every loss reaches it. Some of them and of the gradients are not finite.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import optax_rprop
+from helpers import reference, streams
+
+
+def with_options(name, make, **options):
+    """An optimizer with options switched on, under a name of its own."""
+    made = functools.partial(make, **options)
+    made.__name__, made.rule = name, make.__name__
+    return made
+
+
+def rule_of(make):
+    return getattr(make, "rule", make.__name__)
+
+
+def options_of(make):
+    return getattr(make, "keywords", {})
+
+
+PLAIN = [getattr(optax_rprop, name) for name in streams.OPTIMIZERS]
+BOX = {"lower": -2.015, "upper": 2.015}
+BOUNDED = [
+    with_options("irprop_minus_in_a_box", optax_rprop.irprop_minus, **BOX),
+    with_options("irprop_plus_in_a_box", optax_rprop.irprop_plus, undo_nonfinite=True, **BOX),
+]
+NARROW = with_options("bfloat16_steps", optax_rprop.irprop_minus, step_dtype="bfloat16")
+OPTIMIZERS = [
+    *PLAIN,
+    *BOUNDED,
+    with_options("rprop_plus_undoing_nan", optax_rprop.rprop_plus, undo_nonfinite=True),
+    NARROW,
+]
+
+
+def parametrize(optimizers):
+    return pytest.mark.parametrize("make", optimizers, ids=lambda make: make.__name__)
+
+
+def every_optimizer_but(*others):
+    return parametrize([make for make in OPTIMIZERS if make not in others])
+
+
+def every_kind_but(*others):
+    return parametrize([make for make in KINDS if make not in others])
+
+
+NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
+# What follows the loss: rprop_plus takes it where it may undo what is not finite.
+UNDOING = [make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"]
+TAKE_LOSS = [*NEED_LOSS, *UNDOING]
+# One of each kind that a wrapper or a loop can tell apart: by whether it needs or takes the loss,
+# whether it reads the parameters, and the state's type. Rules differ in the step of a leaf alone.
+KINDS = [make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])]
+every_optimizer = parametrize(OPTIMIZERS)
+every_plain_optimizer = parametrize(PLAIN)
+every_kind = parametrize(KINDS)
+every_plain_kind = parametrize(PLAIN[:2])
+every_kind_without_loss = every_kind_but(*TAKE_LOSS)
+
+STEPS = 30
+VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
+GRADIENTS = streams.gradients(STEPS, 5, np.float32, (-2, 2), special=False)
+GRADIENTS[::7, 1] = GRADIENTS[5:9, 2] = 0
+GRADIENTS[3::8, 3] = np.nan
+FINITE = np.nan_to_num(GRADIENTS)
+LOSSES = np.random.default_rng(1).standard_normal(STEPS).astype(np.float32)
+LOSSES[4::9] = np.nan, np.inf, np.nan
+
+
+def tree(rows):
+    """Five weights, or rows of five, as a tree of parameters."""
+    weight = rows[..., 1:].reshape(*rows.shape[:-1], 2, 2)
+    return {"bias": jnp.asarray(rows[..., 0]), "weight": jnp.asarray(weight)}
+
+
+def on_two_devices():
+    """Shardings for such a tree: the weight split by rows, the bias whole on both."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
+    return {
+        "bias": NamedSharding(mesh, PartitionSpec()),
+        "weight": NamedSharding(mesh, PartitionSpec("rows")),
+    }
+
+
+def of_weight_alone(optimizer):
+    """Two ways to leave the bias as it is."""
+    groups = {"moved": optimizer, "frozen": optax.set_to_zero()}
+    return (
+        optax.masked(optimizer, {"bias": False, "weight": True}),
+        # optax.partition, by the name that it has had in all versions.
+        optax.multi_transform(groups, {"bias": "frozen", "weight": "moved"}),
+    )
+
+
+def on_even_steps(step):
+    return step % 2 == 0
+
+
+def flat(tree):
+    """The numbers in a tree, in order."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def bits(tree):
+    """Those of all arrays in a tree, in order."""
+    return [streams.bits(np.asarray(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
+    """The parameters and the state after a compiled scan over gradients and losses."""
+    params = tree(VALUES) if params is None else params
+    gradients = tree(gradients) if isinstance(gradients, np.ndarray) else gradients
+
+    def step(carry, given):
+        params, state = carry
+        gradient, *loss = given
+        extra_args = {"value": loss[0]} if loss else {}
+        updates, state = optimizer.update(gradient, state, params, **extra_args)
+        return (optax.apply_updates(params, updates), state), None
+
+    given = (gradients,) if losses is None else (gradients, jnp.asarray(losses, float))
+    state = optimizer.init(params) if state is None else state
+    return jax.jit(lambda *start: jax.lax.scan(step, start, given)[0])(params, state)
+
+
+@functools.cache
+def plain_run(make, until=STEPS):
+    """The parameters and the state after the first steps, in no wrapper."""
+    return run(make(), gradients=GRADIENTS[:until], losses=LOSSES[:until])
+
+
+@functools.cache
+def changed_run(make, number, late):
+    """Those of all steps, where after ten steps one number is another."""
+    params, state = plain_run(make, 10)
+    return run(make(**{number: late}), params, GRADIENTS[10:], LOSSES[10:], state)
+
+
+def linear_loss(params, row):
+    """A loss with a given gradient."""
+    return params.bias * row["bias"] + jnp.sum(params.weight * row["weight"])
+
+
+def run_nnx(optimizer):
+    """The parameters and the state of a Flax module and its nnx.Optimizer, after all gradients."""
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
+
+    @nnx.jit
+    def step(model, optimizer, row, loss):
+        gradients = nnx.grad(linear_loss)(model, row)
+        optimizer.update(model, gradients, value=loss)
+
+    model = Model()
+    optimizer = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
+        step(model, optimizer, tree(row), loss)
+    return nnx.state(model, nnx.Param), optimizer.opt_state
+
+
+def assert_follows_papers(
+    make, params, state, gradients=GRADIENTS, losses=LOSSES, values=VALUES, **given
+):
+    """Weights, step sizes and signs, wherever in `state`, are the papers' to the last bit."""
+    given = options_of(make) | given
+    trace = reference.run(rule_of(make), values, gradients, losses, **given)
+    weights, step_sizes, signs = (part[-1] for part in trace)
+    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
+    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
+    streams.assert_same_bits(flat(params), weights)
+
+
+def assert_same_trees(actual, expected):
+    """Trees of the same structure and the same bits."""
+    jax.tree.map(streams.assert_same_bits, actual, expected)

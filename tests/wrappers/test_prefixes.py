@@ -1,0 +1,107 @@
+"""Where a wrapper changes the tree or the numbers, what is given for a weight reaches it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_rprop
+from helpers import reference, streams
+from helpers.conformance import (
+    GRADIENTS,
+    LOSSES,
+    VALUES,
+    every_plain_kind,
+    every_plain_optimizer,
+    flat,
+    of_weight_alone,
+    on_two_devices,
+    run,
+    tree,
+)
+
+# Five weights' own numbers, and trees that say the same.
+NUMBERS = {
+    "learning_rate": np.float32([0.02, 0.01, 0.05, 0.1, 0.3]),
+    "min_step_size": np.float32([1e-6, 1e-3, 1e-3, 0.01, 0.01]),
+    "max_step_size": np.float32([0.5, 0.4, 0.4, 0.4, 0.4]),
+    "lower": np.float32([-2.1, -1.05, -0.3, 0.9, 1.6]),
+}
+PREFIXES = {
+    "learning_rate": tree(NUMBERS["learning_rate"]),
+    "min_step_size": {"bias": 1e-6, "weight": np.float32([[1e-3], [0.01]])},
+    "max_step_size": {"bias": 0.5, "weight": 0.4},
+    "lower": tree(NUMBERS["lower"]),
+}
+OF_WEIGHT_ALONE = {name: {"weight": prefix["weight"]} for name, prefix in PREFIXES.items()}
+
+
+def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights=range(5)):
+    """Each weight, its step size and sign are those of a run of its own, with its numbers."""
+    found = flat(params), flat(optax_rprop.step_sizes(state)), flat(optax_rprop.prev_signs(state))
+    traces = [
+        reference.run(
+            make.__name__,
+            VALUES[[weight]],
+            gradients[:, [weight]],
+            LOSSES,
+            **{name: numbers[weight] for name, numbers in NUMBERS.items()},
+        )
+        for weight in weights
+    ]
+    for got, parts in zip(found, zip(*traces, strict=True), strict=True):
+        streams.assert_same_bits(got, np.concatenate([part[-1] for part in parts]))
+
+
+@every_plain_kind
+def test_inject_hyperparams(make):
+    assert_each_follows_papers(make, *run(optax.inject_hyperparams(make)(**PREFIXES)))
+
+
+@every_plain_kind
+def test_flatten(make):
+    """It hands on one array of all weights, and so their numbers are one, too."""
+    assert_each_follows_papers(make, *run(optax.flatten(make(**NUMBERS))))
+
+
+@every_plain_kind
+def test_part_of_the_tree(make):
+    """A wrapper that hands on part of the parameters takes a prefix of that part."""
+    for optimizer in of_weight_alone(make(**OF_WEIGHT_ALONE)):
+        params, state = run(optimizer)
+        assert_each_follows_papers(make, params["weight"], state, weights=range(1, 5))
+
+
+@every_plain_kind
+def test_sharded(make):
+    """The numbers sharded like their weights."""
+    split = on_two_devices()
+    prefixes = PREFIXES | {
+        name: jax.device_put(tree(NUMBERS[name]), split) for name in ("learning_rate", "lower")
+    }
+    params, state = run(make(**prefixes), params=jax.device_put(tree(VALUES), split))
+    assert optax_rprop.step_sizes(state)["weight"].sharding.is_equivalent_to(split["weight"], 2)
+    assert_each_follows_papers(make, params, state)
+
+
+@pytest.mark.usefixtures("x64")
+@every_plain_optimizer
+def test_leaves_of_several_types(make):
+    """One array for leaves of several types, each of which rounds it to its own."""
+    learning_rate, lower = np.array([0.1, 0.3]), -1.01
+    dtypes = ("bfloat16", "float16", "float32", "float64")
+    values = {dtype: jnp.asarray([-1, 1], dtype) for dtype in dtypes}
+    gradients = {dtype: jnp.asarray(GRADIENTS[:, 2:4], dtype) for dtype in dtypes}
+    params, _ = run(make(learning_rate, lower=lower), values, gradients)
+    for dtype in dtypes:
+        for weight in range(2):
+            expected = reference.run(
+                make.__name__,
+                np.asarray(values[dtype])[[weight]],
+                GRADIENTS[:, [2 + weight]],
+                LOSSES,
+                learning_rate=learning_rate[weight],
+                lower=lower,
+            )
+            streams.assert_same_bits(np.asarray(params[dtype])[[weight]], expected[0][-1])

@@ -1,0 +1,146 @@
+"""Under every transformation of JAX, each optimizer follows the papers."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import reference
+from helpers.conformance import (
+    BOUNDED,
+    GRADIENTS,
+    LOSSES,
+    NARROW,
+    OPTIMIZERS,
+    PLAIN,
+    VALUES,
+    assert_follows_papers,
+    every_kind,
+    every_optimizer,
+    every_plain_kind,
+    options_of,
+    rule_of,
+    run,
+    tree,
+)
+
+SWEEP = {
+    "learning_rate": np.array([0.01, 0.1, 0.02, 1.0], np.float32),
+    "eta_minus": np.array([0.5, 0.4, 0.9, 0.1], np.float32),
+    "eta_plus": np.array([1.2, 1.1, 3.0, 2.0], np.float32),
+    "min_step_size": np.array([1e-6, 0.05, 0.0, 0.01], np.float32),
+    "max_step_size": np.array([50.0, 0.2, 0.1, 1.0], np.float32),
+}
+
+
+@every_kind
+def test_vmap_over_every_hyperparameter(make):
+    """A sweep in one compiled function: each member is the run with its numbers alone."""
+    params, states = jax.jit(jax.vmap(lambda given: run(make(**given))))(SWEEP)
+    for member in range(4):
+        given = {name: numbers[member] for name, numbers in SWEEP.items()}
+        one, state = jax.tree.map(operator.itemgetter(member), (params, states))
+        assert_follows_papers(make, one, state, **given)
+
+
+@every_kind
+def test_vmapped_ensemble(make):
+    """Members with parameters, gradients and losses of their own."""
+    values, gradients = (np.stack([x, -x, x / 2]) for x in (VALUES, GRADIENTS))
+    losses = np.stack([LOSSES, -LOSSES, LOSSES[::-1]])
+    members = jax.vmap(lambda *given: run(make(), *given))
+    params, states = jax.jit(members)(tree(values), tree(gradients), losses)
+    for member in range(3):
+        one, state = jax.tree.map(operator.itemgetter(member), (params, states))
+        assert_follows_papers(make, one, state, gradients[member], losses[member], values[member])
+
+
+def final_weights(make, numbers, dtype):
+    params, gradients = jnp.asarray(VALUES, dtype), jnp.asarray(GRADIENTS, dtype)
+    return run(make(**numbers), params, gradients)[0]
+
+
+NUMBERS = {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("make", "derivative"),
+    [
+        *((make, jax.jacfwd) for make in OPTIMIZERS if make != NARROW),  # whose rounding is coarse
+        *((make, jax.jacrev) for make in (PLAIN[0], BOUNDED[1])),
+    ],
+    ids=lambda given: given.__name__,
+)
+def test_derivative_through_updates(make, derivative):
+    """By the first step size and the two factors, through thirty steps."""
+    jacobian = jax.jit(derivative(lambda numbers: final_weights(make, numbers, float)))(NUMBERS)
+    for name, number in NUMBERS.items():
+        change = 1e-5
+        weights = [
+            reference.run(
+                rule_of(make),
+                VALUES.astype(float),
+                GRADIENTS,
+                LOSSES,
+                **(options_of(make) | NUMBERS | {name: number + signed}),
+            )[0][-1]
+            for signed in (-change, change)
+        ]
+        difference = (weights[1] - weights[0]) / (2 * change)
+        # Each weight is a sum of products of factors. A central difference of the longest,
+        # eta_plus**29, is off by 28 * 27 / 6 * (change / 1.2)**2 = 9e-9 of itself; where terms
+        # cancel, of those, here below 10. Rounding adds 1e-15 / change.
+        np.testing.assert_allclose(jacobian[name], difference, rtol=1e-8, atol=1e-7)
+
+
+@every_plain_kind
+def test_derivative_in_float32(make):
+    """Right at ordinary scales; on its way back it is 2**-96 of itself, and may vanish there."""
+
+    @jax.jit
+    def derivative(scale):
+        def loss(learning_rate):
+            numbers = NUMBERS | {"learning_rate": learning_rate}
+            return scale * final_weights(make, numbers, np.float32).sum()
+
+        return jax.grad(loss)(NUMBERS["learning_rate"])
+
+    assert derivative(1.0) != 0
+    assert derivative(2.0**-10) == 2.0**-10 * derivative(1.0)
+    assert derivative(2.0**-60) == 0
+
+
+@every_kind
+def test_donation(make):
+    """The state shares no memory with the parameters, and its memory is used again."""
+    optimizer = make()
+
+    def step(params, state, gradient, loss):
+        updates, state = optimizer.update(gradient, state, params, value=loss)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    params = tree(VALUES)
+    state = optimizer.init(params)
+    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
+        given = params, state
+        params, state = step(*given, tree(row), loss)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+    assert_follows_papers(make, params, state)
+
+
+@every_optimizer
+def test_abstract_init(make):
+    """Shapes and types without any array: what a checkpoint or a sharding is made for."""
+    optimizer = make()
+    state = optimizer.init(tree(VALUES))
+    shapes = jax.eval_shape(lambda: tree(VALUES))
+    abstract = jax.eval_shape(optimizer.init, shapes)
+    described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, abstract))
+    assert described[0] == described[1]
+    updates, next_state = jax.eval_shape(optimizer.update, shapes, abstract, shapes, value=1.0)
+    assert jax.tree.map(lambda leaf: leaf.shape, updates) == {"bias": (), "weight": (2, 2)}
+    assert next_state == abstract

@@ -1,0 +1,179 @@
+"""For every type of parameter and of tree, each optimizer follows the papers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_rprop
+from helpers import reference, streams
+from helpers.conformance import (
+    BOUNDED,
+    GRADIENTS,
+    LOSSES,
+    NARROW,
+    VALUES,
+    assert_follows_papers,
+    every_optimizer,
+    every_optimizer_but,
+    options_of,
+    parametrize,
+    rule_of,
+    run,
+)
+
+every_complex_optimizer = every_optimizer_but(NARROW)  # step_dtype is for real parameters
+
+
+def complex_stream(dtype):
+    """Weights and gradients whose two parts have little to do with each other."""
+    values = (VALUES + 1j * VALUES[::-1]).astype(dtype)
+    return values, (GRADIENTS + 1j * GRADIENTS[::-1]).astype(dtype)
+
+
+def assert_is_two_reals(make, optimizer, dtype):
+    values, gradients = complex_stream(dtype)
+    params, state = run(optimizer, jnp.asarray(values), jnp.asarray(gradients))
+    step_sizes, signs = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
+    for part in (np.real, np.imag):
+        expected = reference.run(
+            rule_of(make), part(values), part(gradients), LOSSES, **options_of(make)
+        )
+        streams.assert_same_bits(part(params), expected[0][-1])
+        streams.assert_same_bits(part(step_sizes), expected[1][-1])
+        np.testing.assert_array_equal(part(signs), expected[2][-1])
+
+
+@every_complex_optimizer
+def test_complex64(make):
+    assert_is_two_reals(make, make(), np.complex64)
+
+
+@pytest.mark.usefixtures("x64")
+@every_complex_optimizer
+def test_complex128(make):
+    assert_is_two_reals(make, make(), np.complex128)
+
+
+@every_complex_optimizer
+def test_complex_with_inject_hyperparams(make):
+    """It makes every hyperparameter complex, of which the real part counts."""
+    assert_is_two_reals(make, optax.inject_hyperparams(make)(), np.complex64)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_is_that_of_torch(dtype):
+    torch = pytest.importorskip("torch")
+    values, gradients = complex_stream(dtype)
+    params, state = run(optax_rprop.rprop(), jnp.asarray(values), jnp.asarray(gradients))
+    weights = torch.tensor(values)
+    optimizer = torch.optim.Rprop([weights])
+    for gradient in gradients:
+        weights.grad = torch.tensor(gradient)
+        optimizer.step()
+    step_sizes = optimizer.state[weights]["step_size"]
+    for part in (np.real, np.imag):
+        streams.assert_same_bits(part(params), part(weights.numpy()))
+        # torch keeps the two parts' step sizes as the parts of one complex number, too.
+        streams.assert_same_bits(part(optax_rprop.step_sizes(state)), part(step_sizes.numpy()))
+
+
+@every_complex_optimizer
+def test_complex_minimum(make):
+    """Against the conjugate of what jax.grad returns, which is the direction of ascent."""
+    target = jnp.array([1 + 1j, -0.5j])
+
+    def loss(z):
+        return jnp.sum(jnp.abs(z - target) ** 2)
+
+    optimizer = make()
+
+    def step(carry, _):
+        z, state = carry
+        value, gradient = jax.value_and_grad(loss)(z)
+        updates, state = optimizer.update(jnp.conj(gradient), state, z, value=value)
+        return (optax.apply_updates(z, updates), state), None
+
+    start = jnp.array([0.3 - 1j, -1 + 0.2j])
+    (z, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=200)
+    np.testing.assert_allclose(z, target, atol=1e-3)  # float32's loss is flat within 5e-4
+
+
+def weak(shape):
+    """An array whose type yields to any other, as that of a Python number does."""
+    return jnp.broadcast_to(jnp.asarray(0.5), shape)
+
+
+TREES = {
+    "scalar": jnp.float32(0.5),
+    "empty tree": {},
+    "None leaf": {"a": jnp.ones(2), "frozen": None, "z": jnp.ones(3)},
+    "zero-size array": {"a": jnp.zeros((0, 3)), "b": jnp.ones(2)},
+    "tuples": (jnp.ones(2), (jnp.ones(1), (), [jnp.ones((1, 1))])),
+    "weak types": {"a": weak(()), "b": weak((2, 2))},
+}
+every_tree = pytest.mark.parametrize("params", TREES.values(), ids=TREES)
+# A rule sees a leaf's numbers alone; with a loss, a box or another type, init and update see more.
+seeing_more = parametrize([BOUNDED[1], NARROW])
+
+
+def filled(params, row):
+    """A tree of the shapes of `params` that holds a row of numbers, in order."""
+    leaves, treedef = jax.tree.flatten(params)
+    ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    filled = [
+        jnp.asarray(row[start:end]).reshape(leaf.shape)
+        for leaf, start, end in zip(leaves, ends, ends[1:], strict=False)
+    ]
+    return treedef.unflatten(filled)
+
+
+@seeing_more
+@every_tree
+def test_trees(make, params):
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    optimizer = make()
+    state = optimizer.init(params)
+    start = params = filled(params, VALUES)
+    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
+        updates, state = optimizer.update(filled(start, row), state, params, value=loss)
+        params = optax.apply_updates(params, updates)
+    assert jax.tree.structure(params) == jax.tree.structure(start)
+    assert jax.tree.structure(optax_rprop.step_sizes(state)) == jax.tree.structure(start)
+    assert jax.tree.structure(optax_rprop.prev_signs(state)) == jax.tree.structure(start)
+    if weights:
+        columns = slice(weights)
+        assert_follows_papers(make, params, state, GRADIENTS[:, columns], values=VALUES[columns])
+
+
+def kind(state):
+    leaves, treedef = jax.tree.flatten(state)
+    return treedef, [(x.shape, x.dtype, x.weak_type, x.sharding) for x in leaves]
+
+
+@seeing_more
+@every_tree
+def test_state_is_a_fixed_point(make, params, caplog):
+    """A step gives a state of the type that it took, and after the first, nothing is compiled."""
+    assert_fixed_point(make, params, caplog)
+
+
+@every_optimizer
+def test_state_is_a_fixed_point_for_every_rule(make, caplog):
+    assert_fixed_point(make, TREES["weak types"], caplog)
+
+
+def assert_fixed_point(make, params, caplog):
+    optimizer = make()
+    state = optimizer.init(params)
+    step = jax.jit(optimizer.update)
+    gradients = filled(params, VALUES)  # of no weak types, whatever the parameters
+    for given in (params, gradients):
+        _, after = step(given, state, params, value=1.0)
+        assert kind(after) == kind(state)
+    with jax.log_compiles():
+        for _ in range(3):
+            _, after = step(gradients, after, params, value=1.0)
+    assert not caplog.text
