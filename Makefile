@@ -33,7 +33,8 @@ figures: $(VENV)/examples ## Draw the pictures of README and the documentation a
 	cp figures/digits.png figures/when_not_to_use_it.png figures/cutest.png docs/images/
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
-	$(BIN)/python -m sphinx -W --keep-going -q $(DOCS_OPTIONS) -b html docs docs/_build
+	@test -n "$(DOCS_OPTIONS)" || echo "Building the site: about two minutes, as the gallery's scripts run."
+	$(BIN)/python -m sphinx -W --keep-going $(DOCS_OPTIONS) -b html docs docs/_build
 	@$(BIN)/python docs/check_links.py docs/_build
 	@echo "Open docs/_build/index.html"
 

@@ -44,7 +44,7 @@ def finish(options, numbers, figure):
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.plot)
     plt.close(figure)
-    print(f"plot: {options.plot}")
+    print(f"Plot: {options.plot}")
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=1))
 

@@ -43,6 +43,13 @@ CASES = {  # the shapes of the leaves
     "tiny": [(4,)] * 2,
     "transformer": [(8192, 256), (512, 256), *BLOCK * 4, (256,), (256,)],
 }
+TITLES = {
+    "one_leaf": "one leaf of 40M weights",
+    "many_large": "300 leaves of 100,000",
+    "many_small": "300 leaves of 1,000",
+    "tiny": "2 leaves of 4",
+    "transformer": "a small transformer, 52 leaves",
+}
 COLUMNS = {  # heading: number, factor, format
     "ms": ("seconds", 1e3, "9.3f"),
     "/ sgd": ("to_sgd", 1, "7.2f"),
@@ -167,6 +174,20 @@ def table(numbers):
     )
 
 
+def draw(panel, times):
+    """A bar for each contender, and a line at 1, which is optax.sgd."""
+    bars = panel.barh(
+        range(len(times)),
+        times.values(),
+        color=[COLORS.get(name.split(",")[0], "lightgray") for name in times],
+    )
+    panel.bar_label(bars, fmt="%.2g", padding=2, fontsize=9)
+    panel.axvline(1, color="black", lw=0.8, ls=":")
+    panel.set_yticks(range(len(times)), times, fontsize=9)
+    panel.invert_yaxis()
+    panel.margins(x=0.1)
+
+
 def main():
     options = arguments(
         __doc__,
@@ -177,25 +198,25 @@ def main():
     device = jax.devices()[0]
     print(f"jax {jax.__version__}, optax {optax.__version__}, {device.device_kind}")
     cases = options.cases.split(",")
-    figure, axes = plt.subplots(
-        1, len(cases), figsize=(3 * len(cases) + 1.5, 4), squeeze=False, layout="constrained"
+    names = [name for name in CONTENDERS if name != "sgd"]
+    figure, axes = plt.subplots(  # one below another: narrow enough for a phone
+        len(cases),
+        figsize=(5, 1.6 * len(cases) + 0.5),
+        dpi=150,
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
     results = {}
-    for case, panel in zip(cases, axes[0], strict=True):
+    for case, panel in zip(cases, axes[:, 0], strict=True):
         turns = options.turns * (1 if case == "one_leaf" else 30 if case == "tiny" else 3)
         results[case] = run_case(CASES[case], turns, options.torch_timeout)
         print(f"\n{case}: {len(CASES[case])} leaves\n{table(results[case])}", flush=True)
 
-        times = [results[case][name]["to_sgd"] for name in CONTENDERS]
-        colors = [COLORS.get(name.split(",")[0], "lightgray") for name in CONTENDERS]
-        bars = panel.barh(range(len(times)), times, color=colors)
-        panel.bar_label(bars, fmt="%.2g", padding=2, fontsize=8)
-        panel.set_yticks(range(len(times)), CONTENDERS if panel is axes[0, 0] else [])
-        panel.invert_yaxis()
-        panel.margins(x=0.2)
-        panel.set(title=case.replace("_", " "), xlabel="time of a step / optax.sgd")
+        draw(panel, {name: results[case][name]["to_sgd"] for name in names})
+        panel.set_title(TITLES[case], fontsize=11)
     kind = "a CPU" if device.platform == "cpu" else device.device_kind
-    figure.suptitle(f"One jitted, donated optimizer step on {kind}")
+    figure.suptitle(f"Time of a step on {kind}, relative to optax.sgd")
     finish(options, results, figure)
 
 

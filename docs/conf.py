@@ -1,12 +1,15 @@
 """The documentation site: `make docs` builds it."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # what the gallery's figures are those of
 
 import jax
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 import optax_rprop
 
@@ -26,12 +29,14 @@ release = version = optax_rprop.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
+autosummary_generate = False
 exclude_patterns = ["_build"]
 nitpicky = True
 add_function_parentheses = False
@@ -68,4 +73,28 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "remove_config_comments": True,
+    "thumbnail_size": (400, 360),
 }
+
+
+class WholeNumbers(SphinxPostTransform):
+    """Marks numbers such as 4e-07, so that site.css can keep each on one line."""
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **kwargs):
+        """Sphinx calls this for each page."""
+        for text in list(self.document.findall(nodes.Text)):
+            if isinstance(text.parent, (nodes.paragraph, nodes.literal, nodes.strong)):
+                parts = re.split(r"(\d[\d.]*(?:e[-+]?\d+|\.\d+))", text)
+                marked = [
+                    nodes.inline(part, part, classes=["number"]) if i % 2 else nodes.Text(part)
+                    for i, part in enumerate(parts)
+                ]
+                text.parent.replace(text, marked)
+
+
+def setup(app) -> None:
+    """Sphinx calls this."""
+    app.add_post_transform(WholeNumbers)

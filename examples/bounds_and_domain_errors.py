@@ -1,9 +1,11 @@
 """Bounds and domain errors
 ========================
 
+Three functions of one variable show how Rprop stays inside bounds and returns from a NaN.
+
 ``lower`` and ``upper`` keep parameters in a box: a step that would leave it is cut at the bound.
 ``undo_nonfinite`` is for a domain whose edge you do not know: where the loss is NaN or infinite,
-the whole step is taken back and the step size halved. Three functions of one variable show both.
+the whole step is taken back and the step size halved.
 """
 
 from pathlib import Path
@@ -69,7 +71,7 @@ assert stuck[-1] == back.min() == 0
 assert abs(back[-1] - np.exp(-1.9)) < 1e-4
 
 # %%
-figure, panels = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+figure, panels = plt.subplots(3, 1, figsize=(6, 9), layout="constrained")
 for panel, title, minimum, paths in (
     (panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed}),
     (panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone}),
@@ -83,3 +85,4 @@ for panel, title, minimum, paths in (
 panels[1].set_ylim(-3, 3)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/bounds_and_domain_errors.png")
+print("Plot: figures/bounds_and_domain_errors.png")

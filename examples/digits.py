@@ -1,9 +1,8 @@
 """A network learns to read digits
 ===============================
 
-The full-batch case that Rprop is made for: 9,610 weights, and every step sees all 1,437 scans.
-Each optimizer trains the network with nine learning rates (for Rprop: first step sizes), and its
-best run goes into the table. Rprop is first, and gets there with all nine.
+Rprop, SGD, RMSprop and Adam train a network on 1,437 scans at once. Only Rprop gets there with all
+nine learning rates.
 """
 
 import functools
@@ -67,7 +66,7 @@ def train(make, rate):
 
 # %%
 # For each optimizer one loop trains with all rates. STEPS + 1 steps to a loss of 1e-4: never.
-figure, (curves, by_rate) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+figure, (curves, by_rate) = plt.subplots(2, 1, figsize=(6, 8), layout="constrained")
 print("optimizer          best rate   steps to 1e-4   accuracy then   rates that get there")
 steps = {}
 for name, make in (bar := tqdm(OPTIMIZERS.items(), leave=False, disable=None)):
@@ -85,6 +84,7 @@ for name in ("SGD, momentum 0.9", "RMSprop", "Adam"):
     assert steps["irprop_minus"].max() < 50 < STEPS < steps[name].max()
 curves.set(xlim=(0, 60), ylim=(1e-5, 100), xlabel="step", ylabel="training loss")
 by_rate.set(xlabel="learning rate or first step size", ylabel=f"steps to 1e-4 ({STEPS + 1}: never)")
-figure.legend(title="steps to 1e-4 at the best rate", loc="outside lower center", ncols=6)
+figure.legend(title="steps to 1e-4 at the best rate", loc="outside lower center", ncols=2)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/digits.png")
+print("Plot: figures/digits.png")

@@ -1,8 +1,7 @@
 """From PyTorch
 ============
 
-``optax_rprop.rprop`` is the rule of ``torch.optim.Rprop``: here two linear layers train with both
-and take the same path, bit for bit.
+``optax_rprop.rprop`` and ``torch.optim.Rprop`` train two layers and take the same path bit for bit.
 """
 
 from pathlib import Path
@@ -67,15 +66,15 @@ pytorch_2_13 = [-0.99, -0.9007008000000001, -0.6784958146560002, -0.125578705524
 pytorch_2_13 += [1.250255995468484, 1.986337914018399, 1.972536378045588]  # every fifth epoch
 assert jax_path(*line)[:35:5, 0].tolist() == pytorch_2_13
 
-figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-panels[0].set(title="A line: weight and bias", ylabel="value")
-panels[1].set(title="3 inputs, 2 outputs: six weights, two biases")
+figure, panels = plt.subplots(2, 1, figsize=(6, 7.5), layout="constrained")
+panels[0].set_title("A line: weight and bias")
+panels[1].set_title("3 inputs, 2 outputs: six weights, two biases")
 for panel, problem in zip(panels, (line, layer), strict=True):
     path = jax_path(*problem)
     solution = np.linalg.lstsq(np.column_stack([problem[0], np.ones(100)]), problem[1])[0]
     assert abs(path[-1] - np.append(solution[:-1].T, solution[-1])).max() < 5e-6
     panel.plot(path[:60], color="tab:red")
-    panel.set(xlabel="epoch")
+    panel.set(xlabel="epoch", ylabel="value")
     if torch:
         theirs = torch_path(*problem)
         print(f"The largest difference from PyTorch: {abs(path - theirs).max():g}")
@@ -87,3 +86,4 @@ if not torch:
 panels[0].legend(panels[0].lines[1:3], ["optax_rprop.rprop", "torch.optim.Rprop"])
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/from_torch.png")
+print("Plot: figures/from_torch.png")

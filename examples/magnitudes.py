@@ -1,9 +1,10 @@
 """The size of the gradient does not matter
 ========================================
 
-A function and four copies of it, multiplied by 1e-30, 0.01, 100 and 1e30, all from the same start.
-The learning rate of gradient descent suits one of them. Rprop reads the gradient's sign alone, and
-takes the same path on all five, to the last bit.
+Rprop takes the same path on a function and on copies of it, multiplied by 1e-30 to 1e30.
+
+All start from the same point. Gradient descent has a learning rate that suits one of the five
+functions. Rprop reads only the sign of the gradient, so every bit of its five paths is the same.
 """
 
 import functools
@@ -66,16 +67,17 @@ assert abs(fits[-1]) < 1e-6
 assert abs(large[-1]) > 1e80
 
 # %%
-figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+figure, panels = plt.subplots(2, 1, figsize=(6, 7.5), layout="constrained")
 colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(SCALES)))
 for panel, name in zip(panels, ("sgd", "irprop_minus"), strict=True):
     for i, (xs, scale) in enumerate(zip(paths[name], SCALES, strict=True)):
         first_outside = np.argmax(~(abs(xs) < 5)) or STEPS
         panel.plot(xs[: first_outside + 1], color=colors[i], lw=9 - 2 * i, label=f"times {scale:g}")
-    panel.set(xlabel="step", ylim=(-5, 5), xlim=(-2, STEPS))
-panels[0].set(ylabel="x", title="Gradient descent: one of five arrives")
+    panel.set(xlabel="step", ylabel="x", ylim=(-5, 5), xlim=(-2, STEPS))
+panels[0].set_title("Gradient descent: one of five arrives")
 panels[0].text(4, -4.3, "times 100 and times 1e30: gone at the first step", color=colors[3])
 panels[1].set_title("irprop_minus: five paths, one upon another")
 panels[1].legend(title="the function")
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/magnitudes.png")
+print("Plot: figures/magnitudes.png")

@@ -1,10 +1,12 @@
 """A fit in one call
 =================
 
-Activated silver decays as two isotopes at once, above a constant background. The counts of one such
-sample, in steps of 15 seconds, give both half-lives. Optimistix runs the loop and Rprop says when
-it is done: the call has a tolerance and bounds, but no learning rate to choose. The data are table
-8.1 of Bevington and Robinson, *Data Reduction and Error Analysis for the Physical Sciences*.
+One call of ``optimistix.minimise`` finds two half-lives in the counts of a radioactive sample.
+
+Activated silver decays as two isotopes at once, above a constant background. Optimistix runs the
+loop, and Rprop stops by itself: the call has a tolerance and bounds, but no learning rate. The data
+are table 8.1 of Bevington and Robinson, *Data Reduction and Error Analysis for the Physical
+Sciences*: counts in steps of 15 seconds.
 """
 
 from pathlib import Path
@@ -80,3 +82,4 @@ axes.set_title("Two half-lives from one call")
 axes.legend()
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/one_call.png")
+print("Plot: figures/one_call.png")

@@ -1,9 +1,10 @@
 """One weight on a parabola
 ========================
 
-The smallest example, x² from x = 5. The step size grows by 1.2 while the slope keeps its sign, and
-is halved when x has jumped over the minimum. The same rule as a loop of plain Python gives the same
-50 steps, to the last bit.
+Fifty steps of Rprop on x² show how a step size grows and shrinks.
+
+It grows by 1.2 while the slope keeps its sign, and is halved when x has jumped over the minimum.
+The same rule as a loop of plain Python gives the same 50 steps, to the last bit.
 """
 
 from pathlib import Path
@@ -63,3 +64,4 @@ sizes.set(xlabel="step", ylabel="step size, in units of x")
 sizes.legend()
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/parabola.png")
+print("Plot: figures/parabola.png")

@@ -1,10 +1,10 @@
 """A physics fit: a step size and a bound for each parameter
 =========================================================
 
-An enzyme consumes its substrate, dS/dt = -Vmax S / (Km + S), and a detector counts gain * S. Vmax
-is 5e-4, Km 30 and the gain 2000; each fit starts off by a factor of 2 to 5 in all three. No one
-learning rate serves them. Rprop takes a tree of first steps and a tree of lower bounds, both a
-tenth of the start.
+Rprop fits three parameters, of sizes 0.0005, 30 and 2000, to 100 measurements.
+
+An enzyme consumes its substrate, ``dS/dt = -Vmax S / (Km + S)``; a detector counts ``gain * S``.
+Starts are wrong by factors of 2 to 5. First step sizes and lower bounds are a tenth of the start.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ fits = {
 }
 
 # %%
-figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
 print(f"{'':36}starts arrived   half of them after")
 for name, (arrived, least, most) in fits.items():
     share = arrived.mean(axis=1)
@@ -87,3 +87,4 @@ axes.set(xlabel="evaluations", ylabel="share of starts that arrived", xlim=(3, E
 axes.legend(loc="upper left")
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/physics_fit.png")
+print("Plot: figures/physics_fit.png")

@@ -1,11 +1,10 @@
 """Several processes train one model
 =================================
 
-Two processes, each with half of the rows, train as one process with all of them: here to the same
-bits. The step is that of a single process: ``jax.jit`` adds up over processes what the loss adds up
-over rows. All then make the same update with the same state, which sends nothing. (With
-``jax.lax.pmean`` in ``jax.shard_map``, average before the update: the gradient, not its signs, and
-for ``irprop_plus`` the loss too.)
+Two processes, each with half of the rows, train one model and get the same bits as one process.
+
+``jax.jit`` adds up over processes what the loss adds up over rows. With ``jax.lax.pmean`` in
+``jax.shard_map``, average the gradient before the update, and for ``irprop_plus`` the loss too.
 """
 
 import functools
@@ -88,3 +87,4 @@ axes.semilogy(losses, color="tab:red")
 axes.semilogy(first[:11], "o", mfc="none", color="black")
 axes.set(xlabel="step", ylabel="loss", title="One process: the line. Two: the circles, bit for bit")
 figure.savefig("figures/several_processes.png")
+print("Plot: figures/several_processes.png")

@@ -1,11 +1,12 @@
 """When not to use it: mini-batches
 ================================
 
-Geoffrey Hinton's example (lecture 6e of "Neural networks for machine learning", 2012): nine
-mini-batches give a weight the gradient +0.1, the tenth gives -0.9. They sum to zero, and the
-weight should stay. Rprop counts signs: it goes nine steps one way and one the other, and its steps
-grow. RMSprop was made for this case; it and Adam stay near. Give Rprop all the data in every step,
-or use those.
+On mini-batches whose gradients sum to zero, every Rprop drifts away.
+
+In Geoffrey Hinton's example (lecture 6e of "Neural networks for machine learning", 2012), nine
+mini-batches give a weight the gradient +0.1 and the tenth gives -0.9. The weight should stay.
+Rprop counts signs: it goes nine steps one way and one the other, and its steps grow. RMSprop and
+Adam stay near. Give Rprop all the data in every step, or use one of those.
 """
 
 from pathlib import Path
@@ -28,7 +29,7 @@ OPTIMIZERS = {
     "irprop_minus": (optax_rprop.irprop_minus, "tab:red", "-"),
 }
 
-figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
 print("The weight after 200 mini-batches, from 0, with a learning rate (first step size) of 0.1:")
 for name, (make, color, style) in OPTIMIZERS.items():
     optimizer = optax.with_extra_args_support(make(0.1))
@@ -56,8 +57,9 @@ for name, (make, color, style) in OPTIMIZERS.items():
 
 axes.set_yscale("symlog", linthresh=1)
 axes.set(xlabel="mini-batch", ylabel="weight (logarithmic beyond -1)")
-axes.set_title("Nine gradients of +0.1 for each one of -0.9: every Rprop drifts")
+axes.set_title("Nine gradients of +0.1 for one of -0.9: every Rprop drifts")
 axes.set_yticks([0, -1, -10, -100, -1000], ["0", "-1", "-10", "-100", "-1,000"])
-figure.legend(title="after 200", loc="outside right center")
+figure.legend(title="after 200", loc="outside lower center", ncols=3)
 Path("figures").mkdir(exist_ok=True)
 figure.savefig("figures/when_not_to_use_it.png")
+print("Plot: figures/when_not_to_use_it.png")
