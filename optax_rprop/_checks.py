@@ -80,7 +80,7 @@ GAIN_INTERVALS = {
 }
 # The option that each part of the state belongs to.
 _OPTIONS = {
-    "count": "learning_rate=None",
+    "num_steps": "learning_rate=None",
     "along": "momentum",
     "domain": "undo_nonfinite=True",
 }
@@ -323,7 +323,46 @@ def check_losses(value: Any, prev_value: Any) -> None:
         )
 
 
+def parts_of(tree: Any, name: str, treedef: Any) -> list:
+    """The part of a tree beside each leaf of the gradients, whose structure is `treedef`.
+
+    Raises ValueError where the two differ: JAX's own message would print a packed state.
+    """
+    try:
+        return treedef.flatten_up_to(tree)
+    except ValueError:
+        raise ValueError(
+            f"{_difference(tree, name, treedef)}; both must have the tree that init was given."
+        ) from None
+
+
+def _difference(tree: Any, name: str, treedef: Any) -> str:
+    def paths(tree: Any) -> list[tuple]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
+        return [path for path, _ in leaves]
+
+    ours, theirs = paths(treedef.unflatten(range(treedef.num_leaves))), paths(tree)
+    for path in theirs:
+        if path not in ours:
+            return f"{name} has {name_of(path)}, which the gradients lack"
+    for path in ours:
+        if path not in theirs:
+            return f"the gradients have {name_of(path)}, which {name} lacks"
+    return f"the gradients are {treedef}, but {name} is {jax.tree.structure(tree)}"
+
+
 # States
+
+
+def check_chain(state: Any) -> None:
+    """Raises TypeError for anything but an optimizer's state."""
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        kind = type(state)
+        raise TypeError(
+            f"state is a {kind.__module__}.{kind.__name__}, not the tuple that init made: call "
+            "update(gradients, state, params). (Each optimizer is a chain; around a "
+            "ScaleByRpropState, its state is (that one, optax.EmptyState()).)"
+        )
 
 
 def check_state(state: Any, kind: type) -> None:

@@ -72,14 +72,18 @@ def step_back(
     at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
     back = old._replace(
         packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
-        average=old.average if old.average is None else lax.full_like(old.average, 0),
+        average=jax.tree.map(jnp.zeros_like, old.average),
         mark=jnp.where(at_fault, jnp.where(is_nan, _RESTS, _MARKED), old.mark),
     )
     rests = old.mark == _RESTS
+
+    def unless_it_rests(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(rests, old, new)
+
     reversed_ = _rules.compare(gradient, _packing.to_compute_dtype(old.packed)).reversed
     on = new._replace(
-        packed=jnp.where(rests, old.packed, new.packed),
-        average=new.average if new.average is None else jnp.where(rests, old.average, new.average),
+        packed=unless_it_rests(old.packed, new.packed),
+        average=jax.tree.map(unless_it_rests, old.average, new.average),
         finite=parameter.astype(old.finite.dtype),
         mark=jnp.where(reversed_, 0, jnp.minimum(old.mark, _MARKED)),
     )

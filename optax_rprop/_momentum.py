@@ -101,4 +101,5 @@ def move(
 def average_of(made: jax.Array, average: jax.Array, decay: jax.Array) -> jax.Array:
     """The new average, after a move that was cut."""
     old = _packing.to_compute_dtype(average)
-    return (decay * old + (1 - decay) * made.astype(old.dtype)).astype(average.dtype)
+    made, decay = made.astype(old.dtype), decay.astype(old.dtype)
+    return (decay * old + (1 - decay) * made).astype(average.dtype)

@@ -54,7 +54,7 @@ class ScaleByRpropState(NamedTuple):
         number of that type before the first; None but for `irprop_plus`.
       domain: a `DomainState`; None without `undo_nonfinite`.
       along: a `MomentumState`; None without `momentum`.
-      count: an int32 scalar, the steps so far, of which the first are quick; None but where
+      num_steps: an int32 scalar, the steps so far, as long as they are quick; None but where
         `learning_rate` is None.
     """
 
@@ -62,7 +62,7 @@ class ScaleByRpropState(NamedTuple):
     prev_value: jax.Array | None = None
     domain: DomainState | None = None
     along: MomentumState | None = None
-    count: jax.Array | None = None
+    num_steps: jax.Array | None = None
 
     def __repr__(self) -> str:
         return (
@@ -138,7 +138,9 @@ def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:
         domain and domain.marks,
     )
     columns = (
-        [None] * treedef.num_leaves if tree is None else treedef.flatten_up_to(tree)
+        [None] * treedef.num_leaves
+        if tree is None
+        else _checks.parts_of(tree, "the state", treedef)
         for tree in trees
     )
     return list(map(LeafState, *columns))
