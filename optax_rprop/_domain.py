@@ -44,6 +44,7 @@ def severity(
     return jnp.max(jnp.where(returns > 0, moved.astype(int), new_error), initial=0)
 
 
+@jax.jit
 def judge(
     severities: list[jax.Array], value: jax.Array | None, returns: jax.Array
 ) -> tuple[Verdict, jax.Array]:

@@ -177,12 +177,17 @@ def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLi
     _checks.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
     _checks.check_step_sizes(path, step_size)
 
+    return _pack_signs(step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
+
+
+@jax.jit
+def _pack_signs(step_size: jax.Array, sign: jax.Array) -> jax.Array:
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
         has_sign = (sign > 0) | (sign < 0)
         fresh = lax.full_like(has_sign, False)
         return _packing.pack(_packing.clip_to_range(step_size), sign > 0, has_sign, fresh)
 
-    return by_parts(pack, step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
+    return by_parts(pack, step_size, sign)
 
 
 def _find(opt_state: optax.OptState) -> list[ScaleByRpropState]:

@@ -230,7 +230,9 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     _checks.check_leaf(path, parameter, dtype, own._asdict())
     first = own.learning_rate
     if first is None:
-        return _pack_relative(_copy(parameter), dtype)
+        if isinstance(parameter, jax.ShapeDtypeStruct):
+            parameter = jnp.zeros_like(parameter)
+        return _pack_relative(parameter, dtype)
     if _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
