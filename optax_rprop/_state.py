@@ -31,9 +31,9 @@ class DomainState(NamedTuple):
 
     Attributes:
       finite_params: the parameters at the last point where everything was finite.
-      marks: a pytree shaped like the parameters, of the step sizes' types: 1 where a step
-        size is small by domain errors alone, 2 where the weight also rests in the next
-        step, else 0.
+      marks: a pytree shaped like the parameters, of the step sizes' types: where domain errors
+        shrank a step size, what it would be by reversals alone, negative if the weight
+        rests in the next step; else 0.
       returns: an int32 scalar, how many steps may still go back to `finite_params`.
     """
 
@@ -304,7 +304,7 @@ def _is_done(leaf: LeafState, tolerance: jax.Array, factor: jax.Array | None) ->
     def waiting(leaf: LeafState) -> jax.Array:
         small = _packing.step_size(leaf.packed) <= tolerance
         if leaf.mark is not None:
-            small &= leaf.mark == 0
+            small &= lax.abs(leaf.mark) <= tolerance
         done = small | _packing.is_at_rest(leaf.packed)
         if factor is not None:
             done &= lax.abs(leaf.average) * factor.astype(tolerance.dtype) <= tolerance
