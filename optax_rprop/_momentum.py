@@ -87,18 +87,25 @@ def move(
     """The whole move, and the new average, which stays within a limit.
 
     The move comes from the new average: from the old one, which is written over, XLA would
-    have to make a copy first.
+    have to make a copy first. So it is step + coefficient * average of an old average that
+    leads to the new one, where that is rounded or meets its limit.
     """
     old = _packing.to_compute_dtype(average)
     kept = decay + (1 - decay) * coefficient
-    new = kept * old + (1 - decay) * step
-    # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
-    bound = lax.select(new > 0, limit, -limit)
-    new = lax.select(lax.abs(new) > limit, bound, new).astype(average.dtype)
+    new = _within(kept * old + (1 - decay) * step, limit).astype(average.dtype)
     return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
 
 
-def average_of(made: jax.Array, average: jax.Array, decay: jax.Array) -> jax.Array:
+def average_of(
+    made: jax.Array, average: jax.Array, decay: jax.Array, limit: jax.Array
+) -> jax.Array:
     """The new average, after a move that was cut."""
     old = _packing.to_compute_dtype(average)
-    return (decay * old + (1 - decay) * made.astype(old.dtype)).astype(average.dtype)
+    new = decay * old + (1 - decay) * made.astype(old.dtype)
+    return _within(new, limit).astype(average.dtype)
+
+
+def _within(average: jax.Array, limit: jax.Array) -> jax.Array:
+    # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
+    bound = lax.select(average > 0, limit, -limit)
+    return lax.select(lax.abs(average) > limit, bound, average)

@@ -327,7 +327,7 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
             step = cut.step
             if average is not None:
-                made = _momentum.average_of(cut.step, old.average, decay)
+                made = _momentum.average_of(cut.step, old.average, decay, limit)
                 average = jnp.where(cut.at_lower | cut.at_upper, made, average)
         new = LeafState(packed, average, old.finite, old.mark)
         if shared.verdict is None:
