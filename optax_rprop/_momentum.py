@@ -46,6 +46,7 @@ def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Arra
     return jnp.sum(gradient.astype(scale.dtype) * scale * average.astype(scale.dtype))
 
 
+@jax.jit  # for steps outside jit: a `lax.cond` alone would be compiled anew in each
 def adapt(
     slope: jax.Array, factor: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
