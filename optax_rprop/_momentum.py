@@ -69,7 +69,8 @@ def adapt(
     )
     change = jnp.where(size > 2.0**32, 2.0**-32, jnp.where(size < 2.0**-32, 2.0**32, 1))
     change = jnp.where(slope == 0, 2.0**16, jnp.where(finite, change, 2.0**-64))
-    scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-96, 2.0**96)
+    # No smaller than overflow asks for: a NaN lowers it too, and the next slope must not vanish.
+    scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-32, 2.0**96)
     return coefficient, factor, scale
 
 
