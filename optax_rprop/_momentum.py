@@ -22,7 +22,6 @@ Mathematics 15, 2015); rates that adapt to the agreement with an average (Jacobs
 rates of convergence through learning rate adaptation", Neural Networks 1, 1988).
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -38,7 +37,8 @@ FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 def slope_dtype(packed: Any) -> jnp.dtype:
     """The type that a slope is summed in: the widest of the state's, but at least float32."""
     dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
-    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    # Not jnp.promote_types, which raises where JAX is told to promote no types.
+    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
 def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
