@@ -323,13 +323,10 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             eta_plus = _start.eta_plus(factors.eta_plus, shared.num_steps)
             factors = factors._replace(eta_plus=eta_plus)
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
-        average = None
+        average, decay = old.average, shared.decay
+        limit = _packing.to_compute_dtype(factors.max_step_size)
         if shared.coefficient is not None:
-            decay, coefficient = shared.decay.astype(step.dtype), shared.coefficient
-            limit = _packing.to_compute_dtype(factors.max_step_size)
-            step, average = _momentum.move(
-                step, old.average, coefficient.astype(step.dtype), decay, limit
-            )
+            step, average = _momentum.move(step, average, shared.coefficient, decay, limit)
         step = finite_cast(step, gradient.dtype)
         if own.lower is not None or own.upper is not None:
             cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
@@ -337,8 +334,8 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
                 cut = cut._replace(step=_packing.round_down(cut.step, packed.dtype))
             packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
             step = cut.step
-            if average is not None:
-                made = _momentum.average_of(cut.step, old.average, shared.decay)
+            if shared.coefficient is not None:
+                made = _momentum.average_of(cut.step, old.average, decay, limit)
                 average = jnp.where(cut.at_lower | cut.at_upper, made, average)
         new = LeafState(packed, average, old.finite, old.mark)
         if shared.verdict is None:
