@@ -155,13 +155,15 @@ def by_condition(summary):
 def by_half(summary, evaluations):
     """Prints the shares on the problems that rprop_momentum was developed on, and on the others."""
     problems = sorted(summary["problems"])
-    for (section, runs), kind in itertools.product(summary["evaluations"].items(), KINDS):
+    for section, kind in itertools.product(("float32", "float64"), KINDS):
+        runs = summary["evaluations"].get(section, {})
         rows = [name for name in LINES if "rprop_momentum" in runs and name in runs]
         rows = [name for name in rows if any(_are(summary, kind, runs[name], problems[::2]))]
         if rows:
-            print(f"\n{section}, problems {kind}, solved within {evaluations}, on every second")
-            print("problem by name, where the settings of rprop_momentum were chosen; and on the")
-            print("others, where they were confirmed:")
+            print(
+                f"\n{section}, problems {kind}, solved within {evaluations}: every second by name,"
+            )
+            print("on which the settings of rprop_momentum were chosen; and the others:")
             head = "".join(f"{tolerance:8.0e}" for tolerance in TOLERANCES)
             print(" " * 40 + f"{head}    {head}")
         for name in rows:
