@@ -157,22 +157,23 @@ def by_half(summary, evaluations):
     problems = sorted(summary["problems"])
     for section, kind in itertools.product(("float32", "float64"), KINDS):
         runs = summary["evaluations"].get(section, {})
-        rows = [name for name in LINES if "rprop_momentum" in runs and name in runs]
-        rows = [name for name in rows if any(_are(summary, kind, runs[name], problems[::2]))]
-        if rows:
-            print(
-                f"\n{section}, problems {kind}, solved within {evaluations}: every second by name,"
-            )
-            print("on which the settings of rprop_momentum were chosen; and the others:")
-            head = "".join(f"{tolerance:8.0e}" for tolerance in TOLERANCES)
-            print(" " * 40 + f"{head}    {head}")
-        for name in rows:
-            print(f"{name:40}", end="")
-            for half in (problems[::2], problems[1::2]):
-                own = _are(summary, kind, runs[name], half)
-                shares = share_solved(runs[name], own, [evaluations])[:, 0]
-                print("".join(f"{share:8.3f}" for share in shares), end="    ")
-            print(f"({len(own)} others)")
+        own = [_are(summary, kind, runs.get("rprop_momentum", ()), problems[i::2]) for i in (0, 1)]
+        if not all(own):
+            continue
+        first, second = map(len, own)
+        print(f"\n{section}, problems {kind}, solved within {evaluations}: every second one,")
+        print(f"by name, on which the settings of rprop_momentum were chosen ({first}); the others")
+        print(f"({second}):")
+        head = "".join(f"{tolerance:8.0e}" for tolerance in TOLERANCES)
+        print(" " * 40 + f"{head}    {head}")
+        for name in LINES:
+            halves = [
+                [problem for problem in half if problem in runs.get(name, ())] for half in own
+            ]
+            if all(halves):
+                shares = [share_solved(runs[name], half, [evaluations])[:, 0] for half in halves]
+                cells = ("".join(f"{share:8.3f}" for share in half) for half in shares)
+                print(f"{name:40}" + "    ".join(cells))
 
 
 def _are(summary, kind, run, names):
