@@ -12,6 +12,8 @@ import optax
 
 # Rprop's variants warm, others cool.
 COLORS = {
+    "rprop_momentum": "black",
+    "the same, eta_minus 0.7": "dimgray",
     "irprop_minus": "tab:red",
     "irprop_plus": "tab:orange",
     "rprop_plus": "tab:brown",

@@ -6,6 +6,8 @@ learning rate of a grid that gives the lowest training loss. (That is not yet th
 the test accuracies.)
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -19,6 +21,8 @@ import optax_rprop
 from _common import COLORS, apply_network, arguments, finish, init_network
 
 OPTIMIZERS = {
+    "rprop_momentum": optax_rprop.rprop_momentum,
+    "the same, eta_minus 0.7": functools.partial(optax_rprop.rprop_momentum, eta_minus=0.7),
     "irprop_minus": optax_rprop.irprop_minus,
     "irprop_plus": optax_rprop.irprop_plus,
     "rprop_plus": optax_rprop.rprop_plus,
@@ -70,7 +74,7 @@ def main():
     figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
     numbers = {}
     print(f"Training loss (test accuracy) after {options.steps} steps, by batch size:")
-    print(" " * 14 + "".join(f"{size:>18}" for size in (*sizes[:-1], f"all {sizes[-1]}")))
+    print(" " * 24 + "".join(f"{size:>18}" for size in (*sizes[:-1], f"all {sizes[-1]}")))
     for name, make in tqdm(OPTIMIZERS.items(), leave=False):
         runs = tuple(map(jnp.ravel, jnp.meshgrid(jnp.array(RATES), sizes)))
         found = jax.jit(
@@ -83,7 +87,7 @@ def main():
         losses, accuracies = (own[range(len(sizes)), best] for own in (losses, accuracies))
         losses = np.maximum(losses, SMALLEST_LOSS)
         cells = (f"{a:.1e} ({b:.1%})" for a, b in zip(losses, accuracies, strict=True))
-        tqdm.write(f"{name:14}" + "".join(f"{cell:>18}" for cell in cells))
+        tqdm.write(f"{name:24}" + "".join(f"{cell:>18}" for cell in cells))
         numbers[name] = {
             "learning_rates": [RATES[i] for i in best],
             "losses": losses.tolist(),

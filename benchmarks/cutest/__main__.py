@@ -52,7 +52,7 @@ RULES = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
 SEARCHES = ("RpropMinimiser", "optimistix.BFGS", "optax.lbfgs", "SciPy L-BFGS-B", "polish")
 
 
-def entrants(start, bounded, lower, upper):
+def entrants(start, bounded, lower, upper, domain):
     """The optimizers that evaluate once a step: name -> (what makes it, its settings)."""
     box = {"lower": lower, "upper": upper} if bounded else {}
     least = 1e-9 if start.dtype == jnp.float32 else 1e-14
@@ -80,14 +80,19 @@ def entrants(start, bounded, lower, upper):
         | {"eta_minus": 0.7, "learning_rate": 0.01 * size + 1e-4},
     }
     found = {}
+    make = functools.partial(optax_rprop.rprop_momentum, **box)
+    for eta_minus, variant in ((0.5, ""), (0.7, " eta- 0.7")):  # 0.5 is its default
+        found["rprop_momentum" + variant] = make, {"eta_minus": eta_minus}
     for rule in RULES:
         make = functools.partial(getattr(optax_rprop, rule), **box)
         for variant, settings in variants.items():
             if rule in ("irprop_minus", "irprop_plus") or variant in ("", "wide"):
                 found[f"{rule} {variant}".strip()] = make, settings
-        if rule.endswith("_plus"):
+    if domain:
+        for name in ("rprop_momentum", "irprop_minus wide"):
+            make, settings = found[name]
             make = functools.partial(make, undo_nonfinite=True)
-            found[f"{rule} wide, undo_nonfinite"] = make, wide
+            found[f"{name}, undo_nonfinite"] = make, settings
     makers = optax.rprop, optax.adam, functools.partial(optax.sgd, momentum=0.9)
     for (name, rates), make in zip(RATES.items(), makers, strict=True):
         found |= {f"{name} {rate:g}": (make, {"learning_rate": rate}) for rate in rates}
@@ -135,7 +140,7 @@ def run_problem(problem, wanted, evaluations, noise, domain):
     if domain:
         loss, bounded = not_a_number_outside(loss, lower, upper), False
         lower, upper = -jnp.inf, jnp.inf
-    every = entrants(start, bounded, lower, upper)
+    every = entrants(start, bounded, lower, upper, domain)
     racers = {name: entrant for name, entrant in every.items() if name in wanted}
     raced = race(loss, start, lower, upper, racers, evaluations) if racers else {}
     runs = {name: curve for name, (curve, _) in raced.items()}
@@ -198,7 +203,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = (*entrants(jnp.ones(1), False, None, None), *SEARCHES)
+    every = (*entrants(jnp.ones(1), False, None, None, domain=True), *SEARCHES)
     parser.add_argument("--problems", nargs="+", help="their names; with --from, each is shown")
     parser.add_argument("--optimizers", nargs="+", choices=every, metavar="NAME", help=f"{every}")
     parser.add_argument("--evaluations", type=int, default=1000, help="for each run (1000)")

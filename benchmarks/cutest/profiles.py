@@ -19,16 +19,13 @@ RATES = {  # of the optimizers that need one: each is run, and the best counts f
     "sgd, momentum": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
 }
 BEST = {name: f"{name}, best of {len(rates)} rates" for name, rates in RATES.items()}
-LINES = {  # of the plot: label, color, line, width
-    "irprop_minus": ("irprop_minus, untuned", "tab:red", "-", 2.6),
-    "irprop_plus": ("irprop_plus, untuned", "tab:orange", "-", 2.6),
-    "optax.rprop 0.01": ("optax.rprop(0.01)", "tab:gray", "-", 1.2),
-    BEST["adam"]: ("adam, best of 4 rates a problem", "tab:blue", "-", 1.8),
-    "adam 0.01": ("adam(0.01)", "tab:blue", ":", 1.8),
-    BEST["sgd, momentum"]: ("sgd, momentum, best of 6 rates", "tab:cyan", "-", 1.4),
-    "optax.lbfgs": ("optax.lbfgs", "black", "--", 1.2),
-    "SciPy L-BFGS-B": ("SciPy L-BFGS-B", "tab:brown", "-.", 1.2),
-    "optimistix.BFGS": ("optimistix.BFGS", "tab:purple", ":", 1.4),
+LINES = {  # of the plot, and rows of the short tables: label, color, line, width
+    "rprop_momentum": ("rprop_momentum()", "tab:red", "-", 3.2),
+    "irprop_minus": ("irprop_minus()", "tab:orange", "-", 2.0),
+    BEST["adam"]: ("adam, best of 4 rates", "tab:blue", "-", 1.8),
+    "adam 0.01": ("adam(0.01)", "tab:blue", ":", 2.0),
+    "optax.lbfgs": ("optax.lbfgs", "black", "--", 1.8),
+    "SciPy L-BFGS-B": ("SciPy L-BFGS-B", "tab:green", "-.", 1.8),
 }
 
 
@@ -37,11 +34,20 @@ def points(evaluations):
     return np.unique(np.geomspace(1, evaluations, 150).astype(int))
 
 
-def summarise(records):
-    """How many evaluations solved what: {section: {optimizer: {problem: [each tolerance]}}}."""
-    left_out = {r["problem"]: r["left_out"] for r in records if "left_out" in r and not r["domain"]}
-    problems, best = {}, {}
-    exact = {r["problem"] for r in records if r["dtype"] == "float64"}
+def summarise(records, known=None):
+    """How many evaluations solved what: {section: {optimizer: {problem: [each tolerance]}}}.
+
+    Where there is a `known` summary, the counts are added to it.
+    """
+    known = known or {"problems": {}, "left_out": {}, "evaluations": {}}
+    records = [r for r in records if r["problem"] not in known["left_out"]]
+    left_out = known["left_out"] | {
+        r["problem"]: r["left_out"] for r in records if "left_out" in r and not r["domain"]
+    }
+    problems, sections = known["problems"], known["evaluations"]
+    before = {name: problem["best"] for name, problem in problems.items()}
+    best = dict(before)
+    exact = {r["problem"] for r in records if r["dtype"] == "float64"} | set(problems)
     for r in records:
         if "f0" in r and (r["dtype"] == "float64" or r["problem"] not in exact):
             about = {key: r[key] for key in ("n", "bounded", "f0", "condition") if key in r}
@@ -54,8 +60,9 @@ def summarise(records):
             left_out[name] = "unbounded below"
         elif not problem["best"] < problem["f0"]:
             left_out[name] = "starts at its best known value"
+        elif before.get(name, np.inf) - best[name] > 1e-7 * (problem["f0"] - best[name]):
+            print(f"{name} has a lower loss than known: run all optimizers on it again")
     problems = {name: problems[name] for name in sorted(set(problems) - set(left_out))}
-    sections = {}
     for r in records:
         if r["problem"] not in problems:
             continue
@@ -82,10 +89,11 @@ def _best_of(runs):
 
 
 def load(paths):
-    """The counts in a .json.gz file that `save` wrote, or those of raw .jsonl files."""
+    """The counts in a .json.gz file that `save` wrote, with those of raw .jsonl files after it."""
+    known = None
     if paths[0].suffix == ".gz":
-        return json.loads(gzip.decompress(paths[0].read_bytes()))
-    return summarise([json.loads(line) for path in paths for line in path.open()])
+        known, paths = json.loads(gzip.decompress(paths[0].read_bytes())), paths[1:]
+    return summarise([json.loads(line) for path in paths for line in path.open()], known)
 
 
 def save(summary, path: Path):
@@ -118,6 +126,7 @@ def table(summary, evaluations):
             for *shares, optimizer in sorted(rows, reverse=True):
                 print(f"{optimizer:40}" + "".join(f"{share:8.3f}" for share in shares[::-1]))
     by_condition(summary)
+    by_half(summary, evaluations)
     reasons = {}
     for name, reason in summary["left_out"].items():
         reasons.setdefault(reason, []).append(name)
@@ -141,6 +150,36 @@ def by_condition(summary):
     for name in (name for name in LINES if name in runs):
         shares = [share_solved(runs[name], group, [1000])[-1, 0] for group in groups]
         print(f"{name:40}" + "".join(f"{share:16.3f}" for share in shares))
+
+
+def by_half(summary, evaluations):
+    """Prints the shares on the problems that rprop_momentum was developed on, and on the others."""
+    problems = sorted(summary["problems"])
+    for section, kind in itertools.product(("float32", "float64"), KINDS):
+        runs = summary["evaluations"].get(section, {})
+        own = [_are(summary, kind, runs.get("rprop_momentum", ()), problems[i::2]) for i in (0, 1)]
+        if not all(own):
+            continue
+        first, second = map(len, own)
+        print(f"\n{section}, problems {kind}, solved within {evaluations}: every second one,")
+        print(f"by name, on which the settings of rprop_momentum were chosen ({first}); the others")
+        print(f"({second}):")
+        head = "".join(f"{tolerance:8.0e}" for tolerance in TOLERANCES)
+        print(" " * 40 + f"{head}    {head}")
+        for name in LINES:
+            halves = [
+                [problem for problem in half if problem in runs.get(name, ())] for half in own
+            ]
+            if all(halves):
+                shares = [share_solved(runs[name], half, [evaluations])[:, 0] for half in halves]
+                cells = ("".join(f"{share:8.3f}" for share in half) for half in shares)
+                print(f"{name:40}" + "    ".join(cells))
+
+
+def _are(summary, kind, run, names):
+    """Those of the problems `names` that are of a kind, and in a run."""
+    bounded = bool(KINDS.index(kind))
+    return [n for n in names if n in run and summary["problems"][n]["bounded"] == bounded]
 
 
 def by_problem(summary, names):
@@ -180,39 +219,44 @@ def compare(summary, first, second):
 
 def plot(summary, path: Path):
     """Draws the data profiles of the problems without bounds."""
+    plt.rcParams["font.size"] = 13
     names = [name for name, problem in summary["problems"].items() if not problem["bounded"]]
     sections = [s for s in ("float32", "float64") if s in summary["evaluations"] and names]
     if not sections:
         return
     figure, axes = plt.subplots(
-        len(sections),
         len(TOLERANCES),
-        figsize=(9, 2.7 * len(sections) + 1),
+        len(sections),
+        figsize=(6.4, 7.6),  # legible on a phone
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     at = points(1000)
-    for row, section in zip(axes, sections, strict=True):
+    for column, section in zip(axes.T, sections, strict=True):
         runs = summary["evaluations"][section]
         for name in [name for name in LINES if name in runs]:
             label, color, line, width = LINES[name]
             ran = [problem for problem in names if problem in runs[name]]
-            for axis, share in zip(row, share_solved(runs[name], ran, at), strict=True):
-                axis.plot(at, share, line, color=color, linewidth=width, label=label)
-        row[0].set_ylabel(f"{section}: share solved\nof {len(ran)} problems")
-    for axis, tolerance in zip(axes[0], TOLERANCES, strict=True):
-        axis.set_title(f"solved to {tolerance:.0e}".replace("e-0", "e-"))
+            for axis, share in zip(column, share_solved(runs[name], ran, at), strict=True):
+                order = 3 if name == "rprop_momentum" else 2
+                axis.plot(at, share, line, c=color, lw=width, label=label, zorder=order)
+        column[0].set_title(section)
+    for axis, tolerance in zip(axes[:, 0], TOLERANCES, strict=True):
+        axis.set_ylabel(f"solved to {tolerance:.0e}".replace("e-0", "e-"))
     for axis in axes.flat:
         axis.set(xscale="log", xlim=(1, 1000), ylim=(0, 1))
-        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+        axis.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axis.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("gradient evaluations")
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(f"{len(names)} CUTEst problems without bounds")
+    handles = axes[0, -1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=150)
     print(f"\nplot: {path}")

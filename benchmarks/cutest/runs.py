@@ -28,7 +28,10 @@ def race(loss, start, lower, upper, racers, evaluations):
 
     def move(make, settings, state, x, gradient, value):
         update, state = optimizer(make, settings).update(gradient, state, x, value=value)
-        return jnp.clip(optax.apply_updates(x, update), lower, upper), state
+        x = optax.apply_updates(x, update)
+        if "lower" in getattr(make, "keywords", {}):
+            return x, state  # it was told the bounds, and keeps them
+        return jnp.clip(x, lower, upper), state
 
     def step(carry, _):
         xs, states, best, best_xs = carry
