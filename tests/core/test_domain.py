@@ -11,7 +11,7 @@ import optax_rprop
 from helpers import streams
 
 EVERY_RULE = pytest.mark.parametrize("name", streams.OPTIMIZERS)
-WITH_MOMENTUM = pytest.mark.parametrize("name", (*streams.OPTIMIZERS, "rprop_momentum"))
+WITH_MOMENTUM = pytest.mark.parametrize("name", [*streams.OPTIMIZERS, "rprop_momentum"])
 nan, inf = np.nan, np.inf
 
 
