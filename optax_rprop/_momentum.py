@@ -38,7 +38,8 @@ FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 def slope_dtype(packed: Any) -> jnp.dtype:
     """The type that a slope is summed in: the widest of the state's, but at least float32."""
     dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
-    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
 
 
 def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
