@@ -27,15 +27,19 @@ Y = TypeVar("Y")
 Aux = TypeVar("Aux")
 Fn: TypeAlias = Callable[[Y, Any], tuple[Scalar, Aux]]
 
-# In a narrow valley, step sizes come down to its width long before its end: so they have to be
-# this many times smaller than the tolerance,
+# In a narrow valley, step sizes come down to its width long before its end. So they must be this
+# many times smaller than the tolerance.
 _MARGIN = 4096
-# in so many steps in a row, in which a momentum that still leads downhill would grow.
+# They must be so in this many steps in a row: if the valley still leads downhill, momentum grows
+# again meanwhile.
 _QUIET_STEPS = 100
-# No step size falls below the one to stop at by more than this factor: from 0 none comes back.
+# The smallest step size, as a part of the one to stop at: a larger floor keeps weights jumping
+# across the valley, and one of 0 is never left.
 _FLOOR = 2.0**-20
-# A step smaller than this times a weight's rounding may be lost in it.
+# A step of less than this many units in a weight's last place may be lost in the weight.
 _ROUNDINGS = 2
+# The default first step is at least this many times the one to stop at.
+_LEAST_START = 2
 
 
 class _State(eqx.Module, Generic[Y]):
@@ -178,7 +182,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         _checks.check_options(options)
         small = self._small_steps(y)
         if self.hyperparams.learning_rate is None:
-            rprop = self._rprop(min_step_size=jax.tree.map(lambda x: 2 * x, small)).init(y)
+            rprop = self._rprop(min_step_size=jax.tree.map(lambda x: _LEAST_START * x, small)).init(
+                y
+            )
         else:
             rprop = self._rprop().init(y)
         rprop = self._check_start(y, small, rprop)
