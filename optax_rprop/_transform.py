@@ -232,7 +232,7 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     if first is None:
         if isinstance(parameter, jax.ShapeDtypeStruct):
             parameter = jnp.zeros_like(parameter)
-        return _pack_relative(parameter, dtype)
+        return _pack_relative(parameter, own.min_step_size, own.max_step_size, dtype)
     if _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
@@ -250,12 +250,19 @@ def _pack_first(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Ar
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _pack_relative(parameter: jax.Array, dtype: Any) -> jax.Array:
+def _pack_relative(
+    parameter: jax.Array,
+    min_step_size: jax.typing.ArrayLike,
+    max_step_size: jax.typing.ArrayLike,
+    dtype: Any,
+) -> jax.Array:
     """The first step sizes of a start without a learning rate. Compiled once per shape."""
     real = jnp.finfo(dtype).dtype
 
     def pack(part: jax.Array) -> jax.Array:
         first = _start.first_step_size(part.astype(real))
+        first = jnp.maximum(first, _hyperparameters.step_size(min_step_size, first))
+        first = jnp.minimum(first, _hyperparameters.step_size(max_step_size, first))
         return _packing.pack_initial(_packing.clip_to_range(first))
 
     return by_parts(pack, parameter)

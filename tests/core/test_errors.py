@@ -160,6 +160,15 @@ def test_rules_that_do_not_exist():
         optax_rprop.scale_by_rprop(rule="irprop")
 
 
+def test_the_alias_is_a_rule_too():
+    gradients = jnp.array([1.0, -1.0, 0.5])
+    ends = []
+    for rule in ("rprop", "irprop_minus"):
+        optimizer = optax_rprop.scale_by_rprop(rule=rule, momentum=0.8)
+        ends.append(optimizer.update(gradients, optimizer.init(gradients)))
+    chex.assert_trees_all_equal(*ends)
+
+
 def test_undo_nonfinite_needs_its_state_and_params():
     optimizer = optax_rprop.rprop(undo_nonfinite=True)
     with pytest.raises(ValueError, match=r"params=None, but .*undo_nonfinite.*state, params\)"):
