@@ -190,7 +190,7 @@ def rmsprop_with_gains(
       >>> opt_state = optimizer.init(jnp.zeros(2))
       >>> updates, opt_state = optimizer.update(jnp.array([0.01, -100.0]), opt_state)
       >>> print(updates.round(4))
-      [-0.0316 0.0316]
+      [-0.0316  0.0316]
 
     References:
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
