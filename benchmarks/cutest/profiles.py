@@ -60,7 +60,7 @@ def summarise(records, known=None):
             left_out[name] = "unbounded below"
         elif not problem["best"] < problem["f0"]:
             left_out[name] = "starts at its best known value"
-        elif before.get(name, np.inf) - best[name] > 1e-7 * (problem["f0"] - best[name]):
+        elif before.get(name, best[name]) - best[name] > 1e-7 * (problem["f0"] - best[name]):
             print(f"{name} has a lower loss than known: run all optimizers on it again")
     problems = {name: problems[name] for name in sorted(set(problems) - set(left_out))}
     for r in records:
