@@ -59,7 +59,7 @@ PROBLEMS = {
 def solvers(tolerance):
     others = {"rtol": tolerance, "atol": tolerance}
     return {
-        "RpropMinimiser": RpropMinimiser(tolerance),
+        "RpropMinimiser": RpropMinimiser(tolerance, tolerance),
         "BFGS": optimistix.BFGS(**others),
         "OptaxMinimiser(adam(0.01))": optimistix.OptaxMinimiser(optax.adam(0.01), **others),
         "OptaxMinimiser(lbfgs())": optimistix.OptaxMinimiser(optax.lbfgs(), **others),

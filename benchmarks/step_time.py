@@ -29,6 +29,7 @@ CONTENDERS = {
     "rprop_minus": optax_rprop.rprop_minus(),
     "irprop_plus": optax_rprop.irprop_plus(),
     "rprop_plus": optax_rprop.rprop_plus(),
+    "rprop_momentum": optax_rprop.rprop_momentum(),
     "optax.rprop": optax.rprop(0.01),
     "adam": optax.adam(0.01),
     "momentum": optax.sgd(0.01, momentum=0.9),

@@ -46,7 +46,7 @@ start = {
 }
 lower = {"background": 0.0, "amplitude": 0.0, "half_life": 1.0}
 
-solver = RpropMinimiser(tolerance=1e-3, lower=lower)
+solver = RpropMinimiser(rtol=1e-4, atol=1e-4, lower=lower)
 fit = optimistix.minimise(loss, solver, start, counts, max_steps=10_000)
 
 # %%

@@ -60,7 +60,9 @@ def remember(
         moves &= length >= _packing.to_compute_dtype(min_step_size)
         step_size = lax.select(moves, length, step_size)
     outwards = (cut.at_lower & (forward > 0)) | (cut.at_upper & (forward < 0))
-    packed = _packing.pack(step_size, forward > 0, moves, at_rest=(cut.step == 0) & outwards)
+    # A momentum moves a weight whose own gradient is zero, too.
+    at_rest = _packing.is_at_rest(after) | ((cut.step == 0) & outwards)
+    packed = _packing.pack(step_size, forward > 0, moves, at_rest)
     return lax.select(cut.at_lower | cut.at_upper, packed.astype(new.dtype), new)
 
 

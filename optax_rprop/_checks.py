@@ -68,6 +68,11 @@ INTERVALS = {
 MOMENTUM_INTERVALS = {
     "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8)
 }
+TOLERANCE_INTERVALS = {
+    "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
+    "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
+    "atol": Interval(0, np.inf, "[]", "the accuracy that is wanted, in the parameters' units"),
+}
 GAIN_INTERVALS = {
     "learning_rate": Interval(0, np.inf, "[)", "or it is a schedule"),
     "decay": Interval(0, 1, "[)", "it is the memory of squared gradients", 0.9),
@@ -80,7 +85,7 @@ GAIN_INTERVALS = {
 }
 # The option that each part of the state belongs to.
 _OPTIONS = {
-    "count": "learning_rate=None",
+    "num_steps": "learning_rate=None",
     "along": "momentum",
     "domain": "undo_nonfinite=True",
 }
@@ -248,8 +253,20 @@ def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
     if undoes:
         raise ValueError(
             f"momentum={momentum!r} needs a rule that takes no step back, and rule={rule!r} does; "
-            "use 'irprop_minus'."
+            "use 'irprop_minus', or momentum=None."
         )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for options that the minimiser does not know."""
+    for name, value in options.items():
+        if name != "autodiff_mode":
+            raise ValueError(
+                f"options has the unknown key {name!r}; the only one is 'autodiff_mode'. Bounds "
+                "and other settings are arguments of the solver: RpropMinimiser(..., lower=0.0)."
+            )
+        if value not in ("bwd", "fwd"):
+            raise ValueError(f"options['autodiff_mode']={value!r} must be 'bwd' or 'fwd'.")
 
 
 def check_rule(rule: Any, rules: Collection[str]) -> None:
@@ -323,7 +340,46 @@ def check_losses(value: Any, prev_value: Any) -> None:
         )
 
 
+def parts_of(tree: Any, name: str, treedef: Any) -> list:
+    """The part of a tree beside each leaf of the gradients, whose structure is `treedef`.
+
+    Raises ValueError where the two differ: JAX's own message would print a packed state.
+    """
+    try:
+        return treedef.flatten_up_to(tree)
+    except ValueError:
+        raise ValueError(
+            f"{_difference(tree, name, treedef)}; both must have the tree that init was given."
+        ) from None
+
+
+def _difference(tree: Any, name: str, treedef: Any) -> str:
+    def paths(tree: Any) -> list[tuple]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
+        return [path for path, _ in leaves]
+
+    ours, theirs = paths(treedef.unflatten(range(treedef.num_leaves))), paths(tree)
+    for path in theirs:
+        if path not in ours:
+            return f"{name} has {name_of(path)}, which the gradients lack"
+    for path in ours:
+        if path not in theirs:
+            return f"the gradients have {name_of(path)}, which {name} lacks"
+    return f"the gradients are {treedef}, but {name} is {jax.tree.structure(tree)}"
+
+
 # States
+
+
+def check_chain(state: Any) -> None:
+    """Raises TypeError for anything but an optimizer's state."""
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        kind = type(state)
+        raise TypeError(
+            f"state is a {kind.__module__}.{kind.__name__}, not the tuple that init made: call "
+            "update(gradients, state, params). (Each optimizer is a chain; around a "
+            "ScaleByRpropState, its state is (that one, optax.EmptyState()).)"
+        )
 
 
 def check_state(state: Any, kind: type) -> None:
@@ -368,13 +424,14 @@ def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
             )
 
 
-def check_tolerance(tolerance: Any) -> None:
-    """Raises ValueError for a tolerance that no step size can meet."""
-    if np.shape(tolerance) != () or (is_known(tolerance) and not np.asarray(tolerance) > 0):
-        raise ValueError(
-            f"tolerance={tolerance!r} must be one number above 0: the step size, in the "
-            "parameters' units, at which to stop."
-        )
+def check_tolerance(name: str, tolerance: Any) -> None:
+    """Raises TypeError for what is no number, ValueError for one that no step size can meet."""
+    for path, value in jax.tree_util.tree_flatten_with_path(tolerance)[0]:
+        where = jax.tree_util.keystr(path)
+        if not isinstance(value, (*NUMBERS, jax.Array)) or np.iscomplexobj(value):
+            raise TypeError(f"{name}{where}={value!r} must be a real number or an array of them.")
+        if is_known(value):
+            check_values({name: value}, where, TOLERANCE_INTERVALS)
 
 
 def check_found(found: list, opt_state: Any) -> None:

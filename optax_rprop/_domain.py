@@ -8,7 +8,8 @@ NaN gradient; if there is none, all that moved.
 
 A weight whose own gradient was NaN rests in the next step, so that the others get on: a
 weight may be nearer to its edge than its smallest step size. And a weight at fault is
-marked, until its gradient reverses: its step size is small, but brackets no minimum.
+marked with the step size that it would have without errors, shrunk by reversals alone: a
+step size that errors made small brackets no minimum.
 """
 
 from typing import NamedTuple
@@ -23,8 +24,6 @@ from optax_rprop._state import LeafState
 
 # A return is an addition, whose rounding may miss the point: again, until its bits are met.
 _MOST_RETURNS = 8
-# What `DomainState.marks` holds, beside 0.
-_MARKED, _RESTS = 1, 2
 
 
 class Verdict(NamedTuple):
@@ -44,6 +43,7 @@ def severity(
     return jnp.max(jnp.where(returns > 0, moved.astype(int), new_error), initial=0)
 
 
+@jax.jit
 def judge(
     severities: list[jax.Array], value: jax.Array | None, returns: jax.Array
 ) -> tuple[Verdict, jax.Array]:
@@ -70,18 +70,27 @@ def step_back(
     """What becomes of a step of an array of weights, from `old` to `new`."""
     is_nan, moved = gradient != gradient, parameter != old.finite
     at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
+    before, mark = _packing.to_compute_dtype(old.packed), _packing.to_compute_dtype(old.mark)
+    unshrunk = lax.max(lax.abs(mark), _packing.step_size(before))
     back = old._replace(
         packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
-        average=old.average if old.average is None else lax.full_like(old.average, 0),
-        mark=jnp.where(at_fault, jnp.where(is_nan, _RESTS, _MARKED), old.mark),
+        average=jax.tree.map(jnp.zeros_like, old.average),
+        mark=jnp.where(at_fault, jnp.where(is_nan, -unshrunk, unshrunk), mark),
     )
-    rests = old.mark == _RESTS
-    reversed_ = _rules.compare(gradient, _packing.to_compute_dtype(old.packed)).reversed
+    rests = mark < 0
+
+    def unless_it_rests(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(rests, old, new)
+
+    reversed_ = _rules.compare(gradient, before).reversed
+    eta_minus = _packing.to_compute_dtype(factors.eta_minus)
+    unshrunk = lax.abs(mark) * jnp.where(reversed_, eta_minus, 1)
+    caught_up = _packing.step_size(_packing.to_compute_dtype(new.packed)) >= unshrunk
     on = new._replace(
-        packed=jnp.where(rests, old.packed, new.packed),
-        average=new.average if new.average is None else jnp.where(rests, old.average, new.average),
+        packed=unless_it_rests(old.packed, new.packed),
+        average=jax.tree.map(unless_it_rests, old.average, new.average),
         finite=parameter.astype(old.finite.dtype),
-        mark=jnp.where(reversed_, 0, jnp.minimum(old.mark, _MARKED)),
+        mark=jnp.where(caught_up, 0, unshrunk).astype(old.mark.dtype),
     )
     step_back = (parameter - old.finite).astype(step.dtype)
     return jax.tree.map(

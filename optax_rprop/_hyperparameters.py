@@ -32,8 +32,8 @@ class Hyperparams(NamedTuple):
     upper: Any = None
 
 
-def as_floats(hyperparams: Hyperparams) -> Hyperparams:
-    """With floats for integers: of more than 32 bits, JAX would wrap them or refuse them."""
+def as_floats(numbers: Any) -> Any:
+    """A tree with floats for integers: of more than 32 bits, JAX would wrap them or refuse them."""
 
     def as_float(number: Any) -> Any:
         if isinstance(number, int):
@@ -42,7 +42,7 @@ def as_floats(hyperparams: Hyperparams) -> Hyperparams:
             return number.astype(float)
         return number
 
-    return jax.tree.map(as_float, hyperparams)
+    return jax.tree.map(as_float, numbers)
 
 
 def flatten(tree: Any) -> tuple[list[tuple], list, Any]:
@@ -57,19 +57,21 @@ def per_leaf(hyperparams: Hyperparams, tree: Any) -> list[Hyperparams]:
     A leaf without a bound has None. Raises ValueError where a key or a shape does not fit.
     """
     optional = ["lower", "upper"] + ["learning_rate"] * (hyperparams.learning_rate is None)
+    paths, leaves, _ = flatten(tree)
     columns = (
-        _broadcast_prefix(name, value, tree, name in optional)
+        broadcast_prefix(name, value, paths, leaves, name in optional)
         for name, value in hyperparams._asdict().items()
     )
     return list(map(Hyperparams, *columns))
 
 
-def _broadcast_prefix(name: str, value: Any, tree: Any, optional: bool) -> list:
-    """The part of one hyperparameter that belongs to each leaf of `tree`.
+def broadcast_prefix(
+    name: str, value: Any, paths: list[tuple], leaves: list, optional: bool = False
+) -> list:
+    """The part of one hyperparameter that belongs to each leaf of a tree, after `flatten`.
 
     None where it has none, for a leaf that is None or a hyperparameter that is `optional`.
     """
-    paths, leaves, _ = flatten(tree)
     if jax.tree_util.all_leaves([value]) and np.shape(value) == ():
         return [value] * len(leaves)
     values = dict(jax.tree_util.tree_flatten_with_path(value)[0])
@@ -82,8 +84,9 @@ def _broadcast_prefix(name: str, value: Any, tree: Any, optional: bool) -> list:
         elif prefix is None and leaf is not None and not optional:
             _checks.refuse_missing_value(name, path)
         found.append(None if prefix is None else values[prefix])
-    for path in values.keys() - used if leaves else ():
-        _checks.refuse_unused_value(name, path, value, paths)
+    for path in values:
+        if leaves and path not in used:
+            _checks.refuse_unused_value(name, path, value, paths)
     return found
 
 
@@ -119,6 +122,11 @@ def bounds(own: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array
         return _broadcast(real(jnp.clip(number, -largest, largest), parameter), parameter)
 
     return bound(own.lower, -largest), bound(own.upper, largest)
+
+
+def tolerance(number: ArrayLike, packed: jax.Array) -> jax.Array:
+    """A tolerance for each step size of a leaf, in its own type."""
+    return _broadcast(real(number, packed), packed)
 
 
 def real(number: ArrayLike, array: jax.Array) -> jax.Array:

@@ -22,7 +22,6 @@ Mathematics 15, 2015); rates that adapt to the agreement with an average (Jacobs
 rates of convergence through learning rate adaptation", Neural Networks 1, 1988).
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -38,7 +37,8 @@ FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 def slope_dtype(packed: Any) -> jnp.dtype:
     """The type that a slope is summed in: the widest of the state's, but at least float32."""
     dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
-    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    # Not jnp.promote_types, which raises where JAX is told to promote no types.
+    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
 
 
 def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
@@ -46,6 +46,7 @@ def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Arra
     return jnp.sum(gradient.astype(scale.dtype) * scale * average.astype(scale.dtype))
 
 
+@jax.jit  # for steps outside jit: a `lax.cond` alone would be compiled anew in each
 def adapt(
     slope: jax.Array, factor: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -68,7 +69,8 @@ def adapt(
     )
     change = jnp.where(size > 2.0**32, 2.0**-32, jnp.where(size < 2.0**-32, 2.0**32, 1))
     change = jnp.where(slope == 0, 2.0**16, jnp.where(finite, change, 2.0**-64))
-    scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-96, 2.0**96)
+    # No smaller than overflow asks for: a NaN lowers it too, and the next slope must not vanish.
+    scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-32, 2.0**96)
     return coefficient, factor, scale
 
 
@@ -87,18 +89,27 @@ def move(
     """The whole move, and the new average, which stays within a limit.
 
     The move comes from the new average: from the old one, which is written over, XLA would
-    have to make a copy first.
+    have to make a copy first. So it is step + coefficient * average of an old average that
+    leads to the new one, where that is rounded or meets its limit.
     """
     old = _packing.to_compute_dtype(average)
+    coefficient, decay = coefficient.astype(old.dtype), decay.astype(old.dtype)
     kept = decay + (1 - decay) * coefficient
-    new = kept * old + (1 - decay) * step
-    # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
-    bound = lax.select(new > 0, limit, -limit)
-    new = lax.select(lax.abs(new) > limit, bound, new).astype(average.dtype)
+    new = _within(kept * old + (1 - decay) * step, limit).astype(average.dtype)
     return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
 
 
-def average_of(made: jax.Array, average: jax.Array, decay: jax.Array) -> jax.Array:
+def average_of(
+    made: jax.Array, average: jax.Array, decay: jax.Array, limit: jax.Array
+) -> jax.Array:
     """The new average, after a move that was cut."""
     old = _packing.to_compute_dtype(average)
-    return (decay * old + (1 - decay) * made.astype(old.dtype)).astype(average.dtype)
+    decay, made = decay.astype(old.dtype), made.astype(old.dtype)
+    new = decay * old + (1 - decay) * made
+    return _within(new, limit).astype(average.dtype)
+
+
+def _within(average: jax.Array, limit: jax.Array) -> jax.Array:
+    # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
+    bound = lax.select(average > 0, limit, -limit)
+    return lax.select(lax.abs(average) > limit, bound, average)

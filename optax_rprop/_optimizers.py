@@ -3,6 +3,7 @@
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from optax_rprop import _checks
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._transform import scale_by_rprop
 
@@ -413,4 +414,10 @@ def shark_irprop_minus(
 def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=None):
     options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
     steps = scale_by_rprop(*numbers, rule=rule, momentum=momentum, step_dtype=step_dtype, **options)
-    return optax.chain(steps, optax.scale(-1))
+    init, descend = optax.chain(steps, optax.scale(-1))
+
+    def update(updates, state, params=None, **extra_args):
+        _checks.check_chain(state)
+        return descend(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -40,6 +40,7 @@ RULES = {
     "irprop_plus": Rule(undoes=True, needs_value=True),
     "shark_irprop_minus": Rule(steps=True),
 }
+RULES["rprop"] = RULES["irprop_minus"]  # as the optimizers are called
 
 
 class Factors(NamedTuple):

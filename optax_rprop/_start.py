@@ -17,11 +17,11 @@ def first_step_size(parameter: jax.Array) -> jax.Array:
     return 0.001 * abs(parameter) + 1e-5
 
 
-def eta_plus(eta_plus: jax.Array, count: jax.Array) -> jax.Array:
-    """The factor of growth after `count` steps."""
-    return jnp.where(count < _QUICK_STEPS, jnp.maximum(eta_plus, _QUICK_GROWTH), eta_plus)
+def eta_plus(eta_plus: jax.Array, num_steps: jax.Array) -> jax.Array:
+    """The factor of growth after so many steps."""
+    return jnp.where(num_steps < _QUICK_STEPS, jnp.maximum(eta_plus, _QUICK_GROWTH), eta_plus)
 
 
-def count(count: jax.Array) -> jax.Array:
-    """After one step more; it ends where nothing depends on it, and cannot overflow."""
-    return jnp.minimum(count + 1, _QUICK_STEPS)
+def count(num_steps: jax.Array) -> jax.Array:
+    """One step more; it stops where nothing depends on it, and cannot overflow."""
+    return jnp.minimum(num_steps + 1, _QUICK_STEPS)

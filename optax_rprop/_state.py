@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _checks, _packing
+from optax_rprop import _checks, _hyperparameters, _packing
 from optax_rprop._dtypes import by_parts, is_complex
+from optax_rprop._hyperparameters import PerWeight
 
 
 class MomentumState(NamedTuple):
@@ -31,9 +32,9 @@ class DomainState(NamedTuple):
 
     Attributes:
       finite_params: the parameters at the last point where everything was finite.
-      marks: a pytree shaped like the parameters, of the step sizes' types: 1 where a step
-        size is small by domain errors alone, 2 where the weight also rests in the next
-        step, else 0.
+      marks: a pytree shaped like the parameters, of the step sizes' types: where domain errors
+        shrank a step size, what it would be by reversals alone, negative if the weight
+        rests in the next step; else 0.
       returns: an int32 scalar, how many steps may still go back to `finite_params`.
     """
 
@@ -54,7 +55,7 @@ class ScaleByRpropState(NamedTuple):
         number of that type before the first; None but for `irprop_plus`.
       domain: a `DomainState`; None without `undo_nonfinite`.
       along: a `MomentumState`; None without `momentum`.
-      count: an int32 scalar, the steps so far, of which the first are quick; None but where
+      num_steps: an int32 scalar, the steps so far, as long as they are quick; None but where
         `learning_rate` is None.
     """
 
@@ -62,7 +63,7 @@ class ScaleByRpropState(NamedTuple):
     prev_value: jax.Array | None = None
     domain: DomainState | None = None
     along: MomentumState | None = None
-    count: jax.Array | None = None
+    num_steps: jax.Array | None = None
 
     def __repr__(self) -> str:
         return (
@@ -138,7 +139,9 @@ def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:
         domain and domain.marks,
     )
     columns = (
-        [None] * treedef.num_leaves if tree is None else treedef.flatten_up_to(tree)
+        [None] * treedef.num_leaves
+        if tree is None
+        else _checks.parts_of(tree, "the state", treedef)
         for tree in trees
     )
     return list(map(LeafState, *columns))
@@ -175,12 +178,17 @@ def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLi
     _checks.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
     _checks.check_step_sizes(path, step_size)
 
+    return _pack_signs(step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
+
+
+@jax.jit
+def _pack_signs(step_size: jax.Array, sign: jax.Array) -> jax.Array:
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
         has_sign = (sign > 0) | (sign < 0)
         fresh = lax.full_like(has_sign, False)
         return _packing.pack(_packing.clip_to_range(step_size), sign > 0, has_sign, fresh)
 
-    return by_parts(pack, step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
+    return by_parts(pack, step_size, sign)
 
 
 def _find(opt_state: optax.OptState) -> list[ScaleByRpropState]:
@@ -228,7 +236,7 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
     return _checks.the_only(_find(opt_state), opt_state).prev_signs
 
 
-def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax.Array:
+def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     """Whether Rprop is done: the test to stop on.
 
     True when every weight, at its last gradient, was one of these:
@@ -246,14 +254,18 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.
-      tolerance: a number above 0, in the units of the parameters: below every first step
-        size, or it is met at once, and not below `min_step_size`, or it may never be.
+      tolerance: a number above 0, in the units of the parameters; or an array, or a pytree
+        prefix of the parameters, where they differ in scale. It must be smaller than every
+        first step size, or the test passes immediately, and not smaller than
+        `min_step_size`, or it may never pass.
 
     Returns:
       A boolean scalar, to be used inside jit and in the condition of a while_loop too.
 
     Raises:
-      ValueError: if the tolerance is not above 0, or `opt_state` holds no Rprop state.
+      TypeError: if the tolerance is not a number.
+      ValueError: if it is not above 0, or does not fit the parameters; or if `opt_state`
+        holds no Rprop state.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
@@ -271,16 +283,30 @@ def converged(opt_state: optax.OptState, tolerance: jax.typing.ArrayLike) -> jax
     """
     states = _find(opt_state)
     _checks.check_found(states, opt_state)
-    _checks.check_tolerance(tolerance)
-    done = []
+    _checks.check_tolerance("tolerance", tolerance)
+    return all_done(states, _hyperparameters.as_floats(tolerance))
+
+
+def all_done(states: list[ScaleByRpropState], tolerance: PerWeight) -> jax.Array:
+    """The test of `converged`, of a tolerance that may be 0."""
+    leaves = []
     for state in states:
-        treedef = jax.tree.structure(state.packed)
+        paths, _, treedef = _hyperparameters.flatten(state.packed)
         factor = state.along and state.along.factor
-        done += [is_done(leaf, tolerance, factor) for leaf in split(state, treedef)]
+        leaves += [(p, leaf, factor) for p, leaf in zip(paths, split(state, treedef), strict=True)]
+    # Of all states together: a part of the tolerance may belong to any of them.
+    paths, arrays = [path for path, _, _ in leaves], [leaf.packed for _, leaf, _ in leaves]
+    tolerances = _hyperparameters.broadcast_prefix("tolerance", tolerance, paths, arrays)
+    done = [
+        _is_done(leaf._replace(finite=None), own, factor)
+        for (_, leaf, factor), own in zip(leaves, tolerances, strict=True)
+        if leaf.packed is not None
+    ]
     return jnp.all(jnp.array(done, dtype=bool))
 
 
-def is_done(
+@jax.jit
+def _is_done(
     leaf: LeafState, tolerance: jax.typing.ArrayLike, factor: jax.Array | None
 ) -> jax.Array:
     """Whether every weight of a leaf is at rest, or its step size at or below a tolerance.
@@ -288,19 +314,15 @@ def is_done(
     A step size that is small by domain errors alone does not count; and a move along the
     average has to be as small.
     """
-    real = jnp.finfo(leaf.packed.dtype).dtype
-    return _is_done(leaf._replace(finite=None), jnp.asarray(tolerance, dtype=real), factor)
 
-
-@jax.jit
-def _is_done(leaf: LeafState, tolerance: jax.Array, factor: jax.Array | None) -> jax.Array:
     def waiting(leaf: LeafState) -> jax.Array:
-        small = _packing.step_size(leaf.packed) <= tolerance
+        limit = _hyperparameters.tolerance(tolerance, leaf.packed)
+        small = _packing.step_size(leaf.packed) <= limit
         if leaf.mark is not None:
-            small &= leaf.mark == 0
+            small &= lax.abs(leaf.mark) <= tolerance
         done = small | _packing.is_at_rest(leaf.packed)
         if factor is not None:
-            done &= lax.abs(leaf.average) * factor.astype(tolerance.dtype) <= tolerance
-        return jnp.any(~done).astype(tolerance.dtype)
+            done &= lax.abs(leaf.average) * factor.astype(limit.dtype) <= limit
+        return jnp.any(~done).astype(limit.dtype)
 
     return by_parts(waiting, leaf) == 0

@@ -45,7 +45,7 @@ class Shared(NamedTuple):
     """What is the same for all leaves in a step: scalars, None where an option is off."""
 
     rose: Any = False
-    count: Any = None
+    num_steps: Any = None
     decay: Any = None
     coefficient: Any = None
     verdict: Verdict | None = None
@@ -132,7 +132,7 @@ def scale_by_rprop(
             largest = float(jnp.finfo(jnp.result_type(float)).max)
             state = state._replace(prev_value=_scalar_beside(params, largest, float))
         if learning_rate is None:
-            state = state._replace(count=_scalar_beside(params, 0, jnp.int32))
+            state = state._replace(num_steps=_scalar_beside(params, 0, jnp.int32))
         if momentum is not None:
             dtype = _momentum.slope_dtype(packed)
             factor = _scalar_beside(params, _momentum.FIRST_FACTOR, dtype)
@@ -166,14 +166,16 @@ def scale_by_rprop(
         _checks.check_parts(
             state,
             {
-                "count": learning_rate is None,
+                "num_steps": learning_rate is None,
                 "along": momentum is not None,
                 "domain": undo_nonfinite,
             },
         )
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)
-        parameters = treedef.flatten_up_to(params) if needs_params else [None] * len(paths)
+        parameters = [None] * len(paths)
+        if needs_params:
+            parameters = _checks.parts_of(params, "params", treedef)
         owns = _hyperparameters.per_leaf(hyperparams, updates)
         leaves = list(map(Leaf, gradients, parameters, owns, split(state, treedef)))
         for path, leaf in zip(paths, leaves, strict=True):
@@ -192,15 +194,18 @@ def scale_by_rprop(
     def ask_all(leaves: list[Leaf], state: Any, value: Any) -> tuple[Shared, Any]:
         """What a step asks of all leaves together; the state with its next scalars."""
         leaves = [leaf for leaf in leaves if leaf.gradient is not None]
-        shared = Shared(count=state.count, decay=momentum)
+        shared = Shared(num_steps=state.num_steps)
         prev_value, along, domain = state.prev_value, state.along, state.domain
         if the_rule.needs_value:
             rose, prev_value = _rules.compare_losses(value.astype(prev_value.dtype), prev_value)
             shared = shared._replace(rose=rose)
         if momentum is not None:
-            slope = sum(_slope(leaf, along.slope_scale) for leaf in leaves)
+            slopes = [_slope(leaf, along.slope_scale) for leaf in leaves]
+            slope = sum(slopes, start=jnp.zeros_like(along.factor))
             coefficient, factor, scale = _momentum.adapt(slope, along.factor, along.slope_scale)
-            shared = shared._replace(coefficient=coefficient)
+            # optax.inject_hyperparams makes every number complex beside complex parameters.
+            decay = jnp.real(jnp.asarray(momentum))
+            shared = shared._replace(coefficient=coefficient, decay=decay)
             along = along._replace(factor=factor, slope_scale=scale)
         if undo_nonfinite:
             severities = [_severity(leaf, domain.returns) for leaf in leaves]
@@ -212,8 +217,8 @@ def scale_by_rprop(
             if momentum is not None:
                 factor = _domain.factor(verdict, state.along.factor, along.factor)
                 along = along._replace(factor=factor)
-        count = None if learning_rate is not None else _start.count(state.count)
-        return shared, ScaleByRpropState(state.packed, prev_value, domain, along, count)
+        num_steps = _start.count(state.num_steps) if learning_rate is None else None
+        return shared, ScaleByRpropState(state.packed, prev_value, domain, along, num_steps)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -225,7 +230,9 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     _checks.check_leaf(path, parameter, dtype, own._asdict())
     first = own.learning_rate
     if first is None:
-        return _pack_relative(_copy(parameter), dtype)
+        if isinstance(parameter, jax.ShapeDtypeStruct):
+            parameter = jnp.zeros_like(parameter)
+        return _pack_relative(parameter, own.min_step_size, own.max_step_size, dtype)
     if _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
@@ -243,12 +250,19 @@ def _pack_first(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Ar
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _pack_relative(parameter: jax.Array, dtype: Any) -> jax.Array:
+def _pack_relative(
+    parameter: jax.Array,
+    min_step_size: jax.typing.ArrayLike,
+    max_step_size: jax.typing.ArrayLike,
+    dtype: Any,
+) -> jax.Array:
     """The first step sizes of a start without a learning rate. Compiled once per shape."""
     real = jnp.finfo(dtype).dtype
 
     def pack(part: jax.Array) -> jax.Array:
         first = _start.first_step_size(part.astype(real))
+        first = jnp.maximum(first, _hyperparameters.step_size(min_step_size, first))
+        first = jnp.minimum(first, _hyperparameters.step_size(max_step_size, first))
         return _packing.pack_initial(_packing.clip_to_range(first))
 
     return by_parts(pack, parameter)
@@ -286,19 +300,21 @@ def _check_leaf(path: tuple, leaf: Leaf) -> None:
 @jax.jit
 def _slope(leaf: Leaf, scale: jax.Array) -> jax.Array:
     """One leaf's part of the slope along the average. Traced once per shape."""
-    return sum(_momentum.slope(*part, scale) for part in parts((leaf.gradient, leaf.state.average)))
+    slopes = [
+        _momentum.slope(gradient, average, scale)
+        for gradient, average in parts((leaf.gradient, leaf.state.average))
+    ]
+    return functools.reduce(jnp.add, slopes)
 
 
 @jax.jit
 def _severity(leaf: Leaf, returns: jax.Array) -> jax.Array:
     """What one leaf says of the point where its gradient was taken. Traced once per shape."""
-    return functools.reduce(
-        jnp.maximum,
-        (
-            _domain.severity(*part, returns)
-            for part in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
-        ),
-    )
+    severities = [
+        _domain.severity(gradient, parameter, finite, returns)
+        for gradient, parameter, finite in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
+    ]
+    return functools.reduce(jnp.maximum, severities)
 
 
 @functools.partial(jax.jit, static_argnames="rule")
@@ -307,18 +323,17 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
     own = leaf.hyperparams
 
     def update_part(
-        gradient: jax.Array, parameter: jax.Array | None, old: LeafState
+        gradient: jax.Array, parameter: Any, old: LeafState
     ) -> tuple[jax.Array, LeafState]:
         factors = _hyperparameters.factors(own, old.packed)
-        if shared.count is not None:
-            factors = factors._replace(eta_plus=_start.eta_plus(factors.eta_plus, shared.count))
+        if shared.num_steps is not None:
+            eta_plus = _start.eta_plus(factors.eta_plus, shared.num_steps)
+            factors = factors._replace(eta_plus=eta_plus)
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
-        average = None
+        average, decay = old.average, shared.decay
+        limit = _packing.to_compute_dtype(factors.max_step_size)
         if shared.coefficient is not None:
-            decay = _hyperparameters.real(shared.decay, step)
-            coefficient = shared.coefficient.astype(step.dtype)
-            limit = _packing.to_compute_dtype(factors.max_step_size)
-            step, average = _momentum.move(step, old.average, coefficient, decay, limit)
+            step, average = _momentum.move(step, average, shared.coefficient, decay, limit)
         step = finite_cast(step, gradient.dtype)
         if own.lower is not None or own.upper is not None:
             cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
@@ -326,8 +341,8 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
                 cut = cut._replace(step=_packing.round_down(cut.step, packed.dtype))
             packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
             step = cut.step
-            if average is not None:
-                made = _momentum.average_of(cut.step, old.average, decay)
+            if shared.coefficient is not None:
+                made = _momentum.average_of(cut.step, old.average, decay, limit)
                 average = jnp.where(cut.at_lower | cut.at_upper, made, average)
         new = LeafState(packed, average, old.finite, old.mark)
         if shared.verdict is None:

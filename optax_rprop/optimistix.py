@@ -1,64 +1,103 @@
 """Rprop as a minimiser for Optimistix: it stops by itself."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-import optimistix as optx
-from jaxtyping import Array, ArrayLike, PyTree, Scalar
 
-from optax_rprop import _packing
-from optax_rprop._rules import RULES
-from optax_rprop._state import is_done, split, step_sizes
+try:
+    import equinox as eqx
+    import optimistix as optx
+    from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Scalar
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"optax_rprop.optimistix needs {error.name}: pip install 'optax_rprop[optimistix]'",
+        name=error.name,
+    ) from error
+
+from optax_rprop import _checks, _hyperparameters, _packing
+from optax_rprop._dtypes import parts
+from optax_rprop._hyperparameters import Hyperparams
+from optax_rprop._state import ScaleByRpropState, all_done
 from optax_rprop._transform import scale_by_rprop
 
 Y = TypeVar("Y")
 Aux = TypeVar("Aux")
+Fn: TypeAlias = Callable[[Y, Any], tuple[Scalar, Aux]]
 
-# In a narrow valley, step sizes come down to its width long before its end.
-_MARGIN = 1024
+# In a narrow valley, step sizes come down to its width long before its end. So they must be this
+# many times smaller than the tolerance.
+_MARGIN = 4096
+# They must be so in this many steps in a row: if the valley still leads downhill, momentum grows
+# again meanwhile.
+_QUIET_STEPS = 100
+# The smallest step size, as a part of the one to stop at: a larger floor keeps weights jumping
+# across the valley, and one of 0 is never left.
+_FLOOR = 2.0**-20
+# A step of less than this many units in a weight's last place may be lost in the weight.
+_ROUNDINGS = 2
+# The default first step is at least this many times the one to stop at.
+_LEAST_START = 2
 
 
 class _State(eqx.Module, Generic[Y]):
-    num_steps: Scalar
+    num_steps: Int[Array, ""]
     y: Y  # where fn was last evaluated, and its value there
     f: Scalar
-    rprop: PyTree
+    is_lost: Bool[Array, ""]  # fn, its gradient or y was not finite at the start
+    quiet_steps: Int[Array, ""]  # how many, up to now, all step sizes were small enough
+    rprop: ScaleByRpropState
 
 
 class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
-    """Rprop for `optimistix.minimise`, with bounds: it stops by itself.
+    """Rprop for `optimistix.minimise`, with momentum and bounds: it stops by itself.
 
-    A step is one evaluation of `fn` and its gradient; there is no line search. It stops when
-    every step size is at most `tolerance` / 1024, or as small as the rounding of its weight.
-    Success promises for each weight that its gradient changes sign within less than
-    `tolerance`, or is exactly zero, or pushes it against a bound. In a valley many thousand
-    times longer than wide, the minimum can still be farther away.
+    A step is one evaluation of `fn` and its gradient; there is no line search. Most fits need
+    200 to 1,000 steps, and Optimistix allows 256 unless `max_steps` says more.
+
+    The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops when, for 100 steps
+    in a row, every step size and every move along the momentum's average was at most 1/4096 of
+    it, or as small as the rounding of its weight. A weight whose gradient is exactly zero, or
+    pushes it against a bound, needs no small step size. Success means that, as far as 100 such
+    steps can tell, each weight is within its tolerance of a minimum.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
-    steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `fn`
-    is not finite ends in `optimistix.RESULTS.nonfinite`, and so does a later point if the
-    rule undoes nothing; the plus rules take the step back. The edge of such a domain is never
-    called a minimum: give it as a bound.
+    steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,
+    `fn` or its gradient is not finite ends in `optimistix.RESULTS.nonfinite`. From a later
+    such point, the solver goes back; the edge of such a domain is never called a minimum, so
+    give it as a bound.
+
+    Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default. With
+    `optimistix.RecursiveCheckpointAdjoint` the derivative is zero, since signs have none.
+
+    Supports the following `options`:
+
+    - `autodiff_mode`: `"bwd"` (default) or `"fwd"`, for a function that has no reverse-mode
+      derivative.
 
     Args:
-      tolerance: the accuracy that is wanted, in the units of the weights: one for all.
-      learning_rate: the first step size (default: 0.01 * abs(y0) + 1e-4). It,
+      rtol: the tolerance as a part of each weight.
+      atol: the tolerance in the units of the weights. It, `rtol`, `learning_rate`,
         `max_step_size`, `lower` and `upper` each take a number, an array or a pytree prefix
         of the weights.
+      norm: the norm that `optimistix.root_find` minimises. The stop does not depend on it.
+      learning_rate: the first step size (default None: 0.001 * abs(y0) + 1e-5, and a quick
+        start, as in `optax_rprop.rprop_momentum`).
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       max_step_size: by default the largest that there is: no weight is out of reach.
       rule: as for `optax_rprop.scale_by_rprop`.
+      momentum: the decay of the average of past moves; None for the published rule.
       lower: bounds below the weights (default: none).
       upper: bounds above them.
       verbose: True to print each step, or a function, as in Optimistix's own solvers.
 
     Raises:
-      ValueError: if the tolerance is not above 0; see `optax_rprop.irprop_plus` for others.
+      TypeError: for a tolerance that is not a number.
+      ValueError: for one below 0, or one that does not fit y0; for unknown `options`; see
+        `optax_rprop.irprop_minus` for others.
       RuntimeError: in `minimise`, if y0 is outside the bounds, or step sizes begin too small.
 
     Example:
@@ -66,122 +105,191 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       >>> from optax_rprop.optimistix import RpropMinimiser
       >>> def fn(y, args):
       ...     return jnp.sum((y - args) ** 2)
-      >>> solver = RpropMinimiser(tolerance=1e-4, lower=0.0)
+      >>> solver = RpropMinimiser(rtol=1e-4, atol=1e-4, lower=0.0)
       >>> solution = optimistix.minimise(fn, solver, jnp.ones(2), args=jnp.array([3.0, -2.0]))
-      >>> bool(jnp.allclose(solution.value, jnp.array([3.0, 0.0]), atol=1e-4))
+      >>> bool(jnp.allclose(solution.value, jnp.array([3.0, 0.0]), atol=1e-3))
       True
     """
 
-    # Optimistix wants the first three of every solver; its root_find reads them.
-    rtol: float
-    atol: float
+    rtol: PyTree[ArrayLike]
+    atol: PyTree[ArrayLike]
     norm: Callable[[PyTree], Scalar]
-    learning_rate: PyTree[ArrayLike] | None
-    hyperparameters: dict[str, PyTree[ArrayLike]]
+    hyperparams: Hyperparams
     rule: str = eqx.field(static=True)
+    momentum: ArrayLike | None
     verbose: Callable[..., None]
 
     def __init__(
         self,
-        tolerance: float,
-        learning_rate: PyTree[ArrayLike] | None = None,
-        eta_minus: ArrayLike = 0.5,
-        eta_plus: ArrayLike = 1.2,
-        max_step_size: PyTree[ArrayLike] = 2.0**31,
+        rtol: PyTree[ArrayLike],
+        atol: PyTree[ArrayLike],
+        norm: Callable[[PyTree], Scalar] = optx.max_norm,
         *,
-        rule: str = "irprop_plus",
+        learning_rate: PyTree[ArrayLike] | None = None,
+        eta_minus: PyTree[ArrayLike] = 0.5,
+        eta_plus: PyTree[ArrayLike] = 1.2,
+        max_step_size: PyTree[ArrayLike] = _packing.LARGEST_STEP_SIZE,
+        rule: str = "irprop_minus",
+        momentum: ArrayLike | None = 0.8,
         lower: PyTree[ArrayLike] | None = None,
         upper: PyTree[ArrayLike] | None = None,
         verbose: bool | Callable[..., None] = False,
     ):
-        if isinstance(tolerance, (int, float)) and not tolerance > 0:
-            raise ValueError(f"tolerance={tolerance!r} must be above 0.")
-        self.rtol, self.atol, self.norm = 0.0, tolerance, optx.max_norm
-        self.learning_rate, self.rule = learning_rate, rule
-        self.hyperparameters = {
-            "eta_minus": eta_minus,
-            "eta_plus": eta_plus,
-            "max_step_size": max_step_size,
-            "lower": lower,
-            "upper": upper,
-        }
+        for name, tolerance in {"rtol": rtol, "atol": atol}.items():
+            _checks.check_tolerance(name, tolerance)
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.hyperparams = Hyperparams(
+            learning_rate, eta_minus, eta_plus, 0.0, max_step_size, lower, upper
+        )
+        self.rule, self.momentum = rule, momentum
         self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
-        self._rprop(1e-18 if learning_rate is None else learning_rate)  # raises its errors here
+        self._rprop()  # raises its errors here
 
-    def _rprop(
-        self, learning_rate: PyTree[ArrayLike], min_step_size: PyTree[ArrayLike] = 0.0
-    ) -> optax.GradientTransformationExtraArgs:
+    def _rprop(self, min_step_size: PyTree[ArrayLike] = 0.0) -> Any:  # Optax's trees are not Y
+        hyperparams = self.hyperparams._replace(min_step_size=min_step_size)
         return scale_by_rprop(
-            learning_rate,
-            min_step_size=min_step_size,
-            rule=self.rule,
-            undo_nonfinite=RULES[self.rule].undoes,
-            **self.hyperparameters,
+            **hyperparams._asdict(), rule=self.rule, momentum=self.momentum, undo_nonfinite=True
         )
 
-    def _done(self, y: PyTree) -> PyTree[Array]:
-        """The step size at which each weight is done."""
+    def _small_steps(self, y: Y) -> PyTree[Array]:
+        """The step size of each weight at which it counts as done."""
+        paths, leaves, treedef = _hyperparameters.flatten(y)
+        rtols, atols = (
+            _hyperparameters.broadcast_prefix(name, tolerance, paths, leaves)
+            for name, tolerance in (("rtol", self.rtol), ("atol", self.atol))
+        )
 
-        def of_leaf(x: Array) -> Array:
-            dtype = jnp.finfo(_packing.state_dtype(x.dtype)).dtype
-            rounding = 2 * float(jnp.finfo(x.dtype).eps) * abs(x).astype(dtype)
-            return jnp.maximum(jnp.asarray(self.atol / _MARGIN, dtype), rounding)
+        def of_leaf(x: Array | None, rtol: ArrayLike, atol: ArrayLike) -> Array | None:
+            if x is None:
+                return None
+            size, rounding = _size_and_rounding(x)
+            rtol, atol = (_hyperparameters.tolerance(number, size) for number in (rtol, atol))
+            return jnp.maximum((rtol * size + atol) / _MARGIN, rounding)
 
-        return jax.tree.map(of_leaf, y)
+        return treedef.unflatten(map(of_leaf, leaves, rtols, atols))
 
-    def init(self, fn, y: PyTree, args, options, f_struct, aux_struct, tags) -> _State[Y]:
+    def init(
+        self,
+        fn: Fn[Y, Aux],
+        y: Y,
+        args: PyTree,
+        options: dict[str, Any],
+        f_struct: jax.ShapeDtypeStruct,
+        aux_struct: PyTree[jax.ShapeDtypeStruct],
+        tags: frozenset[object],
+    ) -> _State[Y]:
         """A fresh state, once the start is seen to fit the solver."""
-        done, first = self._done(y), self.learning_rate
-        if first is None:
-            first = jax.tree.map(
-                lambda x, d: jnp.maximum(0.01 * abs(x).astype(d.dtype) + 1e-4, 2 * d), y, done
+        _checks.check_options(options)
+        small = self._small_steps(y)
+        if self.hyperparams.learning_rate is None:
+            rprop = self._rprop(min_step_size=jax.tree.map(lambda x: _LEAST_START * x, small)).init(
+                y
             )
-        rprop = self._rprop(first)
-        state = rprop.init(y)
-        # What is given, in whatever form, shows in what it does to a step of zero.
-        moves, held = rprop.update(jax.tree.map(jnp.zeros_like, y), state, y, value=0.0)
-        outside = _any(jax.tree.map(lambda move: move != 0, moves))
-        state = eqx.error_if(state, outside, "y0 must lie between lower and upper.")
-        small = _any(jax.tree.map(lambda size, d: ~(size.real > d), step_sizes(held), done))
-        message = f"learning_rate and max_step_size must be above tolerance / {_MARGIN}."
-        state = eqx.error_if(state, small, message)
-        return _State(jnp.array(0), y, jnp.zeros(f_struct.shape, f_struct.dtype), state)
+        else:
+            rprop = self._rprop().init(y)
+        rprop = self._check_start(y, small, rprop)
+        f = jnp.zeros(f_struct.shape, f_struct.dtype)
+        return _State(jnp.array(0), y, f, jnp.array(False), jnp.array(0), rprop)
 
-    def step(self, fn, y: PyTree, args, options, state, tags) -> tuple[PyTree, _State[Y], Aux]:
+    def _check_start(self, y: Y, small: PyTree[Array], rprop: ScaleByRpropState) -> Any:
+        """The state of Rprop, which raises an error if the start does not fit the solver."""
+        _, leaves, _ = _hyperparameters.flatten(y)
+        owns = _hyperparameters.per_leaf(self.hyperparams, y)
+        owns = [own for own, leaf in zip(owns, leaves, strict=True) if leaf is not None]
+        outside, too_small, lost = [], [], []
+        for own, *arrays in zip(
+            owns, *map(jax.tree.leaves, (y, small, rprop.step_sizes)), strict=True
+        ):
+            for x, limit, first in parts(tuple(arrays)):
+                usable = jnp.isfinite(x)  # another start has a result of its own
+                lower, upper = _hyperparameters.bounds(own, x)
+                outside.append(jnp.any(((x < lower) | (x > upper)) & usable))
+                first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, first))
+                too_small.append(jnp.any(~(first > limit) & usable))
+                lost.append(jnp.any((first <= _size_and_rounding(x)[1]) & usable))
+        wrong = jnp.array([False, *map(_any, (outside, lost, too_small))])
+        eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(y))
+        step = "learning_rate and max_step_size must be above"
+        messages = [
+            "",
+            "y0 must lie between lower and upper.",
+            f"{step} the rounding of y0, {_ROUNDINGS * eps:.2g} * abs(y0): smaller steps are lost.",
+            f"{step} (rtol * abs(y0) + atol) / {_MARGIN}, or the start counts as a minimum.",
+        ]
+        return eqx.branched_error_if(rprop, jnp.any(wrong), jnp.argmax(wrong), messages)
+
+    def step(
+        self,
+        fn: Fn[Y, Aux],
+        y: Y,
+        args: PyTree,
+        options: dict[str, Any],
+        state: _State[Y],
+        tags: frozenset[object],
+    ) -> tuple[Y, _State[Y], Aux]:
         """Evaluates `fn` and its gradient once, and moves on."""
-        (f, aux), gradient = eqx.filter_value_and_grad(fn, has_aux=True)(y, args)
+        if options.get("autodiff_mode", "bwd") == "fwd":
+            f, tangent, aux = jax.linearize(lambda y: fn(y, args), y, has_aux=True)
+            gradient = jax.jacfwd(tangent)(y)
+        else:
+            (f, aux), gradient = eqx.filter_value_and_grad(fn, has_aux=True)(y, args)
         self.verbose(
             num_steps=("Step", state.num_steps), loss_this_step=("Loss on this step", f), y=("y", y)
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
-        # A step out of the domain shrinks every step size. That is no sign of a minimum, and
-        # must not bring one down to where it is done.
-        lost = _any(jax.tree.map(lambda x: ~jnp.isfinite(x), (f, gradient)))
-        done = self._done(y)
-        floor = jax.tree.map(lambda d: jnp.where(lost, 2 * d, d / _MARGIN), done)
-        steps, new = self._rprop(done, floor).update(gradient, state.rprop, y, value=f)
-        new_y = optax.apply_updates(y, jax.tree.map(jnp.negative, steps))
-        return new_y, _State(state.num_steps + 1, y, f, new), aux
+        is_finite = jnp.isfinite(f)
+        is_usable = is_finite & ~_any(jax.tree.map(jnp.isnan, gradient))
+        is_usable &= ~_any(jax.tree.map(lambda x: ~jnp.isfinite(x), y))
+        small = self._small_steps(y)
+        least = jax.tree.map(lambda x: _FLOOR * x, small)
+        steps, rprop = self._rprop(least).update(gradient, state.rprop, y, value=f)
+        is_quiet = all_done([rprop], small) & is_finite
+        new_state = _State(
+            num_steps=state.num_steps + 1,
+            y=y,
+            f=f,
+            is_lost=(state.num_steps == 0) & ~is_usable,
+            quiet_steps=jnp.where(is_quiet, state.quiet_steps + 1, 0),
+            rprop=rprop,
+        )
+        new_y: Any = optax.apply_updates(cast(Any, y), jax.tree.map(jnp.negative, steps))
+        return new_y, new_state, cast(Any, aux)
 
-    def terminate(self, fn, y, args, options, state, tags) -> tuple[Scalar, optx.RESULTS]:
-        """Stops where every weight is done, or where `fn` is lost."""
-        tolerances = jax.tree.leaves(self._done(state.y))
-        leaves = split(state.rprop, jax.tree.structure(state.y))
-        done = list(map(is_done, leaves, tolerances))
-        waiting = ~jnp.array(jax.tree.leaves(done), dtype=bool).all()
-        for_good = (state.num_steps == 1) | (not RULES[self.rule].undoes)
-        lost = ~jnp.isfinite(state.f) & for_good
-        result = optx.RESULTS.where(lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
-        return lost | ~waiting, result
+    def terminate(
+        self,
+        fn: Fn[Y, Aux],
+        y: Y,
+        args: PyTree,
+        options: dict[str, Any],
+        state: _State[Y],
+        tags: frozenset[object],
+    ) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        """Stops where every weight has been done for long enough, or at a start without hope."""
+        result = optx.RESULTS.where(state.is_lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
+        return state.is_lost | (state.quiet_steps >= _QUIET_STEPS), result
 
     def postprocess(
-        self, fn, y, aux, args, options, state, tags, result
-    ) -> tuple[Y, Aux, dict[str, PyTree[ArrayLike]]]:
+        self,
+        fn: Fn[Y, Aux],
+        y: Y,
+        aux: Aux,
+        args: PyTree,
+        options: dict[str, Any],
+        state: _State[Y],
+        tags: frozenset[object],
+        result: optx.RESULTS,
+    ) -> tuple[Y, Aux, dict[str, Any]]:
         """The last point at which `fn` was evaluated, not the one after it."""
         return state.y, aux, {}
 
 
-def _any(masks: PyTree[Array]) -> Scalar:
+def _size_and_rounding(x: Array) -> tuple[Array, Array]:
+    """How large a weight is, and the largest step that may be lost in it."""
+    size = abs(x).astype(jnp.finfo(_packing.state_dtype(x.dtype)).dtype)
+    return size, _ROUNDINGS * float(jnp.finfo(x.dtype).eps) * size
+
+
+def _any(masks: PyTree[Array]) -> Bool[Array, ""]:
     return jnp.array([jnp.any(mask) for mask in jax.tree.leaves(masks)], dtype=bool).any()
 
 

@@ -147,7 +147,9 @@ def run_problem(problem, wanted, evaluations, noise, domain):
     runs = {name: curve for name, (curve, _) in raced.items()}
     if "RpropMinimiser" in wanted:
         tolerance = 1e-5 if start.dtype == jnp.float32 else 1e-8
-        solver = RpropMinimiser(tolerance, **({"lower": lower, "upper": upper} if bounded else {}))
+        solver = RpropMinimiser(
+            0.0, tolerance, **({"lower": lower, "upper": upper} if bounded else {})
+        )
         runs["RpropMinimiser"] = run_optimistix(solver, loss, start, evaluations)
     if "optimistix.BFGS" in wanted and not bounded:
         solver = optimistix.BFGS(rtol=0.0, atol=0.0)

@@ -31,7 +31,8 @@ def test_the_compiler_is_one_whose_figures_these_are():
     assert installed in VERSIONS
 
 
-# Gradients, state and weights are read, the last two written: 5 * 4 bytes, in one pass.
+# Gradients, state and weights are read, the last two written: 5 * 4 bytes, in one pass. Momentum
+# reads and writes an average, too, and before that, gradients and average for their slope.
 CASES = [
     *((name, "float32", {}, 20) for name in RULES),
     *((name, "float32", {"undo_nonfinite": True}, 20) for name in UNDOING),
@@ -41,6 +42,8 @@ CASES = [
     ("irprop_minus", "float32", {"step_dtype": "bfloat16"}, 16),
     ("irprop_plus", "float32", {"step_dtype": "bfloat16"}, 16),
     ("irprop_minus", "bfloat16", {}, 10),
+    ("rprop_momentum", "float32", {}, 36),
+    ("rprop_momentum", "float32", BOX, 36),
 ]
 
 
@@ -70,6 +73,19 @@ def test_256_chips_send_nothing(name):
     weights, (state, _) = compiled.output_shardings
     assert weights.is_equivalent_to(sharding, 2)
     assert state.packed.is_equivalent_to(sharding, 2)
+
+
+def test_256_chips_sum_one_number_for_momentum():
+    shape = (32_768, 16_384)
+    optimizer = optax_rprop.rprop_momentum(0.01)
+    compiled = accelerators.compile_step(optimizer, shape, accelerators.over_256_chips())
+    assert len(re.findall(accelerators.COLLECTIVE, compiled.as_text())) == 1
+    assert re.search(r"= f32\[\]\S* all-reduce\(", compiled.as_text())
+    memory = compiled.memory_analysis()
+    a_chip = 4 * shape[0] * shape[1] // 256
+    # Weights, state, averages, gradients.
+    assert 0 <= memory.argument_size_in_bytes - 4 * a_chip < 10_000
+    assert memory.temp_size_in_bytes < a_chip / 10
 
 
 def test_a_collective_would_be_seen():

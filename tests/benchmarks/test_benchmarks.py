@@ -56,6 +56,14 @@ def test_step_time(run):
         assert (name in tiny) is (importlib.util.find_spec("torch") is not None)
 
 
+def test_accelerators(run):
+    sizes = ("--weights", "1000", "--leaves", "2", "--leaf-size", "100")
+    numbers, printed = run("accelerators", *sizes, "--turns", "1", "--bits", "20")
+    assert printed.count("no bit differs") == 5
+    assert len(numbers) == 2
+    assert all(seconds > 0 for found in numbers.values() for seconds in found.values())
+
+
 def test_step_dtype(run):
     numbers, printed = run("step_dtype", "--networks", "2", "--quadratics", "10")
     for name in ("irprop_minus", "irprop_plus"):

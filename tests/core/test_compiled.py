@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
     not known and not required, reason="read off these versions' CPU compilers"
 )
 
+WITH_MOMENTUM = (*streams.OPTIMIZERS, "rprop_momentum")
 WEIGHTS = 100_000
 BOX = {"lower": -1.0, "upper": 1.0}
 
@@ -35,7 +36,9 @@ def compiled_step(name, dtype, leaves=1, **options):
 
     params = [jnp.zeros(WEIGHTS, dtype) for _ in range(leaves)]
     state = optimizer.init(params)
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state[0].packed))
+    along = state[0].along
+    kept = state[0].packed, along and along.average
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(kept))
     jitted = jax.jit(step, donate_argnums=(0, 1))
     return jitted.lower(params, state, params, jnp.zeros(())).compile(), state_bytes
 
@@ -52,6 +55,8 @@ def loops_and_copies(compiled):
 # parameter and write that: 6 * 4. The plus rules read the old state twice, from a copy: 9 * 4.
 # With bounds both loops read all three arrays, and copies are made of two: 12 * 4.
 # With undo_nonfinite there are two more arrays, and the question whether anything is NaN.
+# With momentum the slope reads gradient and average, one loop writes each of the two states, and
+# one reads what they wrote: 12 * 4.
 # So do complex weights, whose parts XLA computes again rather than read back: 9 * 8.
 STEPS = [
     ("irprop_minus", "float32", {}, 4, (2, 0), 24),
@@ -67,6 +72,7 @@ STEPS = [
     ("irprop_minus", "float32", BOX, 4, (2, 2), 48),
     ("rprop_plus", "float32", BOX, 4, (2, 2), 48),
     ("irprop_plus", "float32", BOX, 4, (2, 2), 48),
+    ("rprop_momentum", "float32", {}, 8, (3, 0), 48),
     ("irprop_minus", "complex64", {}, 8, (2, 1), 72),
 ]
 
@@ -80,26 +86,30 @@ def test_bytes_loops_and_copies(name, dtype, options, state, passes, accessed):
     assert accessed <= compiled.cost_analysis()["bytes accessed"] / WEIGHTS < accessed + 0.01
 
 
-@pytest.mark.parametrize("name", ["irprop_minus", "rprop_minus"])
-def test_no_memory_is_needed_beside_the_arguments(name):
-    compiled, _ = compiled_step(name, "float32", leaves=3)
+# With momentum and several leaves of one shape, XLA makes the slope's scale an array for them all.
+@pytest.mark.parametrize(
+    ("name", "leaves"), [("irprop_minus", 3), ("rprop_minus", 3), ("rprop_momentum", 1)]
+)
+def test_no_memory_is_needed_beside_the_arguments(name, leaves):
+    compiled, _ = compiled_step(name, "float32", leaves)
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < WEIGHTS  # less than one leaf's fourth
     assert memory.alias_size_in_bytes >= memory.output_size_in_bytes - 1000
 
 
-@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_a_leaf_is_traced_once_for_each_shape(name):
     """Three hundred leaves alike are one function, called three hundred times."""
     optimizer = getattr(optax_rprop, name)(0.01)
     params = {f"{i}": jnp.zeros(7 if i % 2 else 5) for i in range(300)}
     state = optimizer.init(params)
     text = jax.jit(optimizer.update).lower(params, state, value=0.0).as_text()
-    assert len(re.findall(r"func\.func private @_update_leaf", text)) == 2
-    assert len(re.findall(r"call @_update_leaf", text)) == 300
+    for function in ["_update_leaf"] + ["_slope"] * (name == "rprop_momentum"):
+        assert len(re.findall(rf"func\.func private @{function}", text)) == 2
+        assert len(re.findall(rf"call @{function}", text)) == 300
 
 
-@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_compiles_once(name):
     optimizer = getattr(optax_rprop, name)(0.01)
     step = jax.jit(optimizer.update)
@@ -110,7 +120,7 @@ def test_compiles_once(name):
     assert step._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_nothing_is_computed_in_bfloat16(name):
     """A CPU has no such arithmetic: it would convert before and after every operation."""
     optimizer = getattr(optax_rprop, name)(0.01, step_dtype="bfloat16")

@@ -11,6 +11,7 @@ import optax_rprop
 from helpers import streams
 
 EVERY_RULE = pytest.mark.parametrize("name", streams.OPTIMIZERS)
+WITH_MOMENTUM = pytest.mark.parametrize("name", [*streams.OPTIMIZERS, "rprop_momentum"])
 nan, inf = np.nan, np.inf
 
 
@@ -41,7 +42,7 @@ def test_every_rule_dies_without_it():
         assert (path[20:] == path[-1]).all()
 
 
-@EVERY_RULE
+@WITH_MOMENTUM
 def test_square_root(name):
     path = minimize(root, jnp.float32(1.0), 400, name, undo_nonfinite=True)
     assert (path < 0).any()
@@ -49,7 +50,7 @@ def test_square_root(name):
 
 
 @pytest.mark.usefixtures("x64")
-@EVERY_RULE
+@WITH_MOMENTUM
 def test_failed_cholesky(name):
     """A maximum-likelihood correlation: at |r| >= 1 the factorisation fails."""
     random = np.random.default_rng(0)
@@ -109,7 +110,7 @@ def test_logarithm(name, start):
     np.testing.assert_allclose(path[-1], 1, atol=1e-3)
 
 
-@EVERY_RULE
+@WITH_MOMENTUM
 def test_a_bound_at_the_edge_of_the_domain(name):
     """A step cut at 0, where x log x has no value, is taken back as any other."""
 
@@ -216,7 +217,7 @@ def test_a_weight_goes_back_as_another_leaves_the_domain():
     assert loss(path[-1]) < best.fun + 0.01
 
 
-@EVERY_RULE
+@WITH_MOMENTUM
 def test_a_weight_at_its_edge_does_not_stop_the_others(name):
     """b falls towards 0, below which its root is NaN; a goes on to 3."""
 

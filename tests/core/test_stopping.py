@@ -88,10 +88,10 @@ def test_every_leaf_counts():
     assert optax_rprop.converged(make({}, {}), 1.0)
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.ones(2)])
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.array([1.0, 0.0])])
 def test_refuses(tolerance):
     state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(ValueError, match=r"tolerance=.* must be one number above 0"):
+    with pytest.raises(ValueError, match=r"tolerance=.* must be a number above 0: the step size"):
         optax_rprop.converged(state, tolerance)
 
 
@@ -230,3 +230,38 @@ def test_out_of_the_domain_a_zero_gradient_is_not_at_rest(name, value):
     params = jnp.zeros(2)
     _, state = optimizer.update(params, optimizer.init(params), params, value=value)
     assert not optax_rprop.converged(state, 1e-3)
+
+
+def test_each_parameter_has_its_own_tolerance():
+    sizes = {"a": jnp.array([1.0, 100.0]), "b": jnp.array(1e-3)}
+    state = optax_rprop.ScaleByRpropState.from_step_sizes(sizes, sizes)
+    converged = jax.jit(optax_rprop.converged)
+    assert converged(state, {"a": 100.0, "b": 1e-3})
+    assert converged(state, {"a": jnp.array([1.0, 100.0]), "b": 1e-3})
+    assert not converged(state, {"a": jnp.array([0.9, 100.0]), "b": 1e-3})
+    assert not converged(state, {"a": 100.0, "b": 1e-4})
+    assert converged(optax_rprop.ScaleByRpropState.from_step_sizes(sizes["a"], sizes["a"]), 100)
+    # In several states, each has its part.
+    two = optax.multi_transform(
+        {"one": optax_rprop.rprop(0.1), "two": optax_rprop.rprop(0.2)}, {"a": "one", "b": "two"}
+    )
+    state = two.init(sizes)
+    assert converged(state, {"a": 0.1, "b": 0.2})
+    assert not converged(state, {"a": 0.2, "b": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "error", "message"),
+    [
+        ("1e-3", TypeError, "tolerance='1e-3' must be a real number or an array"),
+        ({"a": 1e-3, "b": None}, ValueError, r"tolerance has no value for parameter \['b'\]"),
+        ({"a": 1e-3, "b": "x"}, TypeError, r"tolerance\['b'\]='x' must be a real number"),
+        ({"a": 1e-3, "b": 0.0}, ValueError, r"tolerance\['b'\]=0 must be a number above 0"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, ValueError, r"tolerance\['c'\] belongs to no parameter"),
+        ({"a": np.ones(3), "b": 1.0}, ValueError, r"tolerance\['a'\] has shape \(3,\), which does"),
+    ],
+)
+def test_a_tolerance_that_does_not_fit(tolerance, error, message):
+    state = optax_rprop.rprop().init({"a": jnp.zeros(2), "b": jnp.zeros(())})
+    with pytest.raises(error, match=message):
+        optax_rprop.converged(state, tolerance)

@@ -1,5 +1,7 @@
 """What every row runs: the optimizers, one stream of gradients, and the papers' answer to it.
 
+Momentum is no paper's; its answer is that of a reference of its own, but for rounding.
+
 The losses rise and fall at random, so that irprop_plus follows the papers only
 where every loss reaches it. Some of them and of the gradients are not finite.
 """
@@ -14,7 +16,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
-from helpers import reference, streams
+from helpers import reference, reference_momentum, streams
 
 
 def with_options(name, make, **options):
@@ -28,6 +30,10 @@ def rule_of(make):
     return getattr(make, "rule", make.__name__)
 
 
+def has_momentum(make):
+    return rule_of(make) == "rprop_momentum"
+
+
 def options_of(make):
     return getattr(make, "keywords", {})
 
@@ -39,11 +45,13 @@ BOUNDED = [
     with_options("irprop_plus_in_a_box", optax_rprop.irprop_plus, undo_nonfinite=True, **BOX),
 ]
 NARROW = with_options("bfloat16_steps", optax_rprop.irprop_minus, step_dtype="bfloat16")
+MOMENTUM = optax_rprop.rprop_momentum
 OPTIMIZERS = [
     *PLAIN,
     *BOUNDED,
     with_options("rprop_plus_undoing_nan", optax_rprop.rprop_plus, undo_nonfinite=True),
     NARROW,
+    MOMENTUM,
 ]
 
 
@@ -171,18 +179,38 @@ def run_nnx(optimizer):
     return nnx.state(model, nnx.Param), optimizer.opt_state
 
 
+def trace_of(make, values, gradients, losses=LOSSES, **given):
+    """The reference's weights, step sizes and signs after each step."""
+    given = options_of(make) | given
+    if has_momentum(make):
+        return reference_momentum.run(values, gradients, **given)[:3]
+    return reference.run(rule_of(make), values, gradients, losses, **given)
+
+
 def assert_follows_papers(
     make, params, state, gradients=GRADIENTS, losses=LOSSES, values=VALUES, **given
 ):
     """Weights, step sizes and signs, wherever in `state`, are the papers' to the last bit."""
-    given = options_of(make) | given
-    trace = reference.run(rule_of(make), values, gradients, losses, **given)
-    weights, step_sizes, signs = (part[-1] for part in trace)
-    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
-    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
-    streams.assert_same_bits(flat(params), weights)
+    trace = trace_of(make, values, gradients, losses, **given)
+    found = flat(params), flat(optax_rprop.step_sizes(state)), flat(optax_rprop.prev_signs(state))
+    assert_equals(make, found, [part[-1] for part in trace])
 
 
-def assert_same_trees(actual, expected):
-    """Trees of the same structure and the same bits."""
-    jax.tree.map(streams.assert_same_bits, actual, expected)
+def assert_equals(make, found, expected):
+    """Arrays of the same bits; with momentum but for rounding.
+
+    XLA may round a product and a sum at once, and another program may do so elsewhere: a few
+    units in the last place of weights below 10, in each of 30 steps.
+    """
+    for got, wanted in zip(found, expected, strict=True):
+        if not has_momentum(make):
+            streams.assert_same_bits(got, wanted)
+        else:
+            assert np.asarray(got).dtype == np.asarray(wanted).dtype
+            tolerance = 100 * float(np.finfo(np.float32).eps)
+            np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+
+
+def assert_same_trees(actual, expected, make=optax_rprop.rprop):
+    """Trees of the same structure and the same bits; with momentum but for rounding."""
+    jax.tree.map(lambda *pair: assert_equals(make, pair[:1], pair[1:]), actual, expected)

@@ -52,26 +52,28 @@ class Weight:
         self.last_step = value * 0
 
         self.finite_value = self.value
-        self.mark = ""
+        self.unshrunk, self.rests = self.step_size * 0, False
 
     def go_back(self, at_fault, rests):
         """Moves the weight to where all was finite; one at fault shrinks and forgets."""
         if at_fault:
             given = self.hyperparameters
+            self.unshrunk, self.rests = max(self.unshrunk, self.step_size), rests
             self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
             self.sign = 0
-            self.mark = "rests" if rests else "marked"
         self.value = self.value + (self.finite_value - self.value)
 
     def go_on(self, rule, gradient, loss_rose):
         """A step of a rule from a point where all is finite."""
         self.finite_value = self.value
-        if self.mark == "rests":
-            self.mark = "marked"
+        if self.rests:
+            self.rests = False
             return
-        if self.mark and float(gradient) * self.sign < 0:
-            self.mark = ""
+        if float(gradient) * self.sign < 0:
+            self.unshrunk = self.unshrunk * self.hyperparameters.eta_minus
         self.update(rule, gradient, loss_rose)
+        if self.step_size >= self.unshrunk:
+            self.unshrunk = self.step_size * 0
 
     def update(self, rule, gradient, loss_rose=False):
         """Moves the weight by one step of a rule and returns the step."""

@@ -27,7 +27,7 @@ def close(actual, desired, atol):
 def test_nested_tree_under_jit():
     start = jax.tree.map(jnp.asarray, START)
     minimise = jax.jit(
-        lambda start: optimistix.minimise(distance, RpropMinimiser(1e-8), start, 3.0)
+        lambda start: optimistix.minimise(distance, RpropMinimiser(1e-8, 1e-8), start, 3.0)
     )
     solution = minimise(start)
     assert jax.tree.structure(solution.value) == jax.tree.structure(START)
@@ -41,7 +41,7 @@ def test_each_of_a_batch_stops_by_itself():
         return (y - 1.0) ** 4 + (y - 1.0) ** 2
 
     def minimise(start):
-        return optimistix.minimise(fn, RpropMinimiser(1e-6), start)
+        return optimistix.minimise(fn, RpropMinimiser(1e-6, 1e-6), start)
 
     starts = jnp.array([0.0, 2.5, -400.0, 1.0])
     batch = jax.vmap(minimise)(starts)
@@ -56,7 +56,7 @@ def test_each_of_a_batch_stops_by_itself():
 def test_one_bad_start_of_a_batch_is_alone_in_failing():
     def minimise(start):
         return optimistix.minimise(
-            lambda y, args: y - jnp.log(y), RpropMinimiser(1e-6), start, throw=False
+            lambda y, args: y - jnp.log(y), RpropMinimiser(1e-6, 1e-6), start, throw=False
         )
 
     batch = jax.vmap(minimise)(jnp.array([3.0, -1.0]))
@@ -72,7 +72,12 @@ def test_solution_aux_and_value_belong_together():
 
     for max_steps in (7, 256):
         solution = optimistix.minimise(
-            fn, RpropMinimiser(1e-6), jnp.zeros(2), has_aux=True, max_steps=max_steps, throw=False
+            fn,
+            RpropMinimiser(1e-6, 1e-6),
+            jnp.zeros(2),
+            has_aux=True,
+            max_steps=max_steps,
+            throw=False,
         )
         assert (solution.result == RESULTS.successful) == (max_steps == 256)
         assert solution.stats["num_steps"] <= max_steps
@@ -90,7 +95,7 @@ def test_best_so_far():
     def note(**values):
         jax.debug.callback(lambda f: seen.append(float(f)), values["loss_this_step"][1])
 
-    solver = optimistix.BestSoFarMinimiser(RpropMinimiser(1e-6, verbose=note))
+    solver = optimistix.BestSoFarMinimiser(RpropMinimiser(1e-6, 1e-6, verbose=note))
     start = jnp.array([0.0, 0.3])
     for max_steps in (18, 256):
         seen.clear()
@@ -109,7 +114,7 @@ def test_implicit_derivative():
 
     @jax.jit
     def minimum(args):
-        solver = RpropMinimiser(1e-9, lower=1e-3)
+        solver = RpropMinimiser(1e-9, 1e-9, lower=1e-3)
         return optimistix.minimise(fn, solver, jnp.ones(2), args).value
 
     args = jnp.array([2.0, 3.0])
@@ -128,7 +133,7 @@ def test_implicit_derivative_beside_a_weight_that_fn_ignores():
     def minimum(args):
         return optimistix.minimise(
             lambda y, args: (y[0] - args**2) ** 2,
-            RpropMinimiser(1e-9),
+            RpropMinimiser(1e-9, 1e-9),
             jnp.zeros(2),
             args,
             adjoint=optimistix.ImplicitAdjoint(lineax.AutoLinearSolver(well_posed=False)),
@@ -143,7 +148,9 @@ def test_types(dtype):
     start = jnp.zeros(20, dtype)
     target = jnp.linspace(-3, 3, 20).astype(dtype)
     solution = optimistix.minimise(
-        lambda y, args: jnp.sum((y - target) ** 2), RpropMinimiser(tolerance, 0.1), start
+        lambda y, args: jnp.sum((y - target) ** 2),
+        RpropMinimiser(0.0, tolerance, learning_rate=0.1),
+        start,
     )
     assert solution.value.dtype == dtype
     np.testing.assert_allclose(
@@ -156,7 +163,7 @@ def test_complex():
     target = jnp.array([1 + 2j, -3 + 0.5j])
     solution = optimistix.minimise(
         lambda y, args: jnp.sum(jnp.abs(y - args) ** 2),
-        RpropMinimiser(1e-6),
+        RpropMinimiser(1e-6, 1e-6),
         jnp.zeros(2, complex),
         target,
     )
@@ -176,7 +183,7 @@ def test_whole_equinox_module():
     # A prefix, and None where there is nothing to bound.
     lower = eqx.tree_at(lambda m: m.layers[0].bias, jax.tree.map(lambda _: -jnp.inf, weights), -1.0)
     solution = optimistix.minimise(
-        fn, RpropMinimiser(1e-2, lower=lower), weights, (static, x), max_steps=10_000
+        fn, RpropMinimiser(1e-2, 1e-2, lower=lower), weights, (static, x), max_steps=10_000
     )
     evaluate = eqx.filter_jit(jax.value_and_grad(fn))
     first, _ = evaluate(weights, (static, x))
@@ -196,7 +203,8 @@ def test_step_sizes_and_bounds_for_each_weight():
 
     start = {"small": jnp.array([1e-5, 1e-5]), "large": jnp.array(1.0)}
     solver = RpropMinimiser(
-        1e-9,
+        rtol=1e-12,
+        atol={"small": 1e-10, "large": 1e-9},
         learning_rate={"small": jnp.array([1e-6, 2e-6]), "large": 1.0},
         lower={"small": 0.0, "large": 0.0},
         upper={"small": jnp.array([1.0, 1.0]), "large": 1e5},
@@ -215,7 +223,7 @@ def test_changed_numbers_do_not_compile_again():
         return jnp.sum(y**2)
 
     def minimise(tolerance, first, lower):
-        solver = RpropMinimiser(tolerance, first, lower=lower)
+        solver = RpropMinimiser(tolerance, tolerance, learning_rate=first, lower=lower)
         return optimistix.minimise(fn, solver, jnp.ones(2)).value
 
     minimise(*map(jnp.array, (1e-4, 0.1, -1.0)))
@@ -227,32 +235,47 @@ def test_changed_numbers_do_not_compile_again():
 def test_root_find():
     """Optimistix minimises the norm, and asks whether the root is one."""
     solution = optimistix.root_find(
-        lambda y, args: y**3 - args, RpropMinimiser(1e-6), jnp.array(1.0), args=jnp.array(8.0)
+        lambda y, args: y**3 - args, RpropMinimiser(1e-6, 1e-6), jnp.array(1.0), args=jnp.array(8.0)
     )
     np.testing.assert_allclose(solution.value, 2.0, atol=1e-6)
 
 
-def test_backpropagation_through_the_steps_runs():
-    def minimum(args):
+def test_backpropagation_through_the_steps_is_zero():
+    """Signs have no derivative; the implicit one is right."""
+
+    def minimum(args, adjoint):
         return optimistix.minimise(
             lambda y, args: (y - args) ** 2,
-            RpropMinimiser(1e-4),
+            RpropMinimiser(1e-4, 1e-4),
             jnp.array(0.0),
             args,
-            adjoint=optimistix.RecursiveCheckpointAdjoint(),
+            adjoint=adjoint,
         ).value
 
-    assert np.isfinite(jax.grad(minimum)(jnp.array(2.0)))
+    derivative = jax.grad(minimum)
+    assert derivative(jnp.array(2.0), optimistix.RecursiveCheckpointAdjoint()) == 0
+    np.testing.assert_allclose(derivative(jnp.array(2.0), optimistix.ImplicitAdjoint()), 1.0)
 
 
 def test_verbose(capfd):
     def fn(y, args):
         return (y - 1) ** 2
 
-    optimistix.minimise(fn, RpropMinimiser(1e-2, verbose=True), jnp.array(0.0))
+    optimistix.minimise(fn, RpropMinimiser(1e-2, 1e-2, verbose=True), jnp.array(0.0))
     jax.effects_barrier()
     printed = capfd.readouterr().out.splitlines()
     assert printed[0] == "Step: 0, Loss on this step: 1.0, y: 0.0"
-    optimistix.minimise(fn, RpropMinimiser(1e-2), jnp.array(0.0))
+    optimistix.minimise(fn, RpropMinimiser(1e-2, 1e-2), jnp.array(0.0))
     jax.effects_barrier()
     assert capfd.readouterr().out == ""
+
+
+def test_without_the_extra(monkeypatch):
+    import importlib
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optimistix", None)
+    monkeypatch.delitem(sys.modules, "optax_rprop.optimistix")
+    message = r"needs optimistix: pip install 'optax_rprop\[optimistix\]'"
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.import_module("optax_rprop.optimistix")

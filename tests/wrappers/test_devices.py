@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
-from helpers import conformance, reference, streams
-from helpers.conformance import LOSSES, STEPS, every_kind, every_optimizer, options_of, rule_of
+from helpers import conformance, streams
+from helpers.conformance import LOSSES, MOMENTUM, STEPS, every_kind, every_optimizer, options_of
 
 SPECS = {
     "split both ways": PartitionSpec("rows", "columns"),
@@ -82,9 +82,8 @@ def test_follows_papers(make, mesh):
     # Side by side, since a domain error anywhere takes all of them back.
     values = np.float32(np.concatenate([VALUES[name] for name in sorted(SPECS)]))
     gradients = np.concatenate([GRADIENTS[name] for name in sorted(SPECS)], axis=1)
-    expected = reference.run(rule_of(make), values, gradients, LOSSES, **options_of(make))
-    streams.assert_same_bits(conformance.flat(params), expected[0][-1])
-    streams.assert_same_bits(conformance.flat(step_sizes), expected[1][-1])
+    expected = [part[-1] for part in conformance.trace_of(make, values, gradients)[:2]]
+    conformance.assert_equals(make, map(conformance.flat, (params, step_sizes)), expected)
 
 
 @every_kind
@@ -135,13 +134,18 @@ def collectives(function, *given):
 
 @every_optimizer
 def test_update_sends_nothing(make, mesh):
-    """The compiled step holds no collective, but one that asks whether anything is NaN."""
+    """The compiled step holds no collective, but one that asks all weights together.
+
+    Whether anything is NaN, or for the slope along the average.
+    """
     optimizer = make()
     params = gradients = on_devices(mesh, VALUES)
     state = optimizer.init(params)
-    # One for each way in which leaves are split.
-    asks = ["all-reduce"] * 2 * ("undo_nonfinite" in options_of(make))
-    assert collectives(step_of(optimizer), params, state, gradients, 1.0) == asks
+    asks_all = "undo_nonfinite" in options_of(make) or make is MOMENTUM
+    found = collectives(step_of(optimizer), params, state, gradients, 1.0)
+    assert set(found) == set(["all-reduce"] * asks_all)
+    # One for each way in which leaves are split; XLA of 2024 makes another.
+    assert len(found) <= 2 + (jax.__version__ < "0.5")
 
 
 def test_a_sum_sends_something(mesh):

@@ -105,3 +105,40 @@ def test_leaves_of_several_types(make):
                 lower=lower,
             )
             streams.assert_same_bits(np.asarray(params[dtype])[[weight]], expected[0][-1])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_arrays_on_a_mesh_with_explicit_axes(kind):
+    """They take their weight's sharding, which is part of its type there."""
+    if not hasattr(jax, "set_mesh"):
+        pytest.skip("this JAX has no explicit axes")
+    explicit = (jax.sharding.AxisType.Explicit,) * 2
+    devices = np.array(jax.devices("cpu")[:8]).reshape(4, 2)
+    mesh = jax.sharding.Mesh(devices, ("rows", "columns"), axis_types=explicit)
+    numbers = {
+        "learning_rate": 0.1,
+        "eta_minus": 0.4,
+        "eta_plus": 1.3,
+        "min_step_size": 1e-3,
+        "max_step_size": 0.5,
+        "lower": -0.3,
+        "upper": 0.3,
+    }
+    arrays = {name: kind(np.full(4, number, np.float32)) for name, number in numbers.items()}
+    gradients = np.random.default_rng(0).standard_normal((5, 8, 4)).astype(np.float32)
+
+    def path(given, place):
+        params = place(np.zeros((8, 4), np.float32))
+        optimizer = optax_rprop.rprop_plus(**given, undo_nonfinite=True)
+        state = optimizer.init(params)
+        step = jax.jit(optimizer.update)
+        for gradient in gradients:
+            updates, state = step(place(gradient), state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    with jax.set_mesh(mesh):
+        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows", "columns"))
+        found = path(arrays, lambda array: jax.device_put(array, split))
+        assert found.sharding.is_equivalent_to(split, 2)
+    streams.assert_same_bits(found, path(numbers, jnp.asarray))

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers import reference
 from helpers.conformance import (
     BOUNDED,
     GRADIENTS,
@@ -20,9 +19,8 @@ from helpers.conformance import (
     every_kind,
     every_optimizer,
     every_plain_kind,
-    options_of,
-    rule_of,
     run,
+    trace_of,
     tree,
 )
 
@@ -80,13 +78,9 @@ def test_derivative_through_updates(make, derivative):
     for name, number in NUMBERS.items():
         change = 1e-5
         weights = [
-            reference.run(
-                rule_of(make),
-                VALUES.astype(float),
-                GRADIENTS,
-                LOSSES,
-                **(options_of(make) | NUMBERS | {name: number + signed}),
-            )[0][-1]
+            trace_of(make, VALUES.astype(float), GRADIENTS, **(NUMBERS | {name: number + signed}))[
+                0
+            ][-1]
             for signed in (-change, change)
         ]
         difference = (weights[1] - weights[0]) / (2 * change)
