@@ -7,8 +7,8 @@ best the smallest loss that anything here finds in float64. An evaluation is a l
 its gradient; those of line searches count. The plots are data profiles (More & Wild 2009):
 the share of problems solved against evaluations.
 
-The docs quote docs/data/cutest.json.gz, which the first three commands read; the others run
-anew, half an hour each, and go on where they stopped.
+The docs quote docs/data/cutest.json.gz, which the first three commands read; the next ones run
+anew, half an hour each, and go on where they stopped. The last adds new runs to the counts.
 
     python benchmarks/cutest --from docs/data/cutest.json.gz
     python benchmarks/cutest --from docs/data/cutest.json.gz --problems ROSENBR
@@ -17,6 +17,7 @@ anew, half an hour each, and go on where they stopped.
     python benchmarks/cutest --dtype float32
     python benchmarks/cutest --domain               # NaN outside bounds that are not told
     python benchmarks/cutest --noise 1e-4 --optimizers irprop_minus irprop_plus optax.lbfgs
+    python benchmarks/cutest --from docs/data/cutest.json.gz figures/cutest.jsonl --json NEW.json.gz
 """
 
 import argparse

@@ -60,7 +60,7 @@ def summarise(records, known=None):
             left_out[name] = "unbounded below"
         elif not problem["best"] < problem["f0"]:
             left_out[name] = "starts at its best known value"
-        elif before.get(name, np.inf) - best[name] > 1e-7 * (problem["f0"] - best[name]):
+        elif before.get(name, best[name]) - best[name] > 1e-7 * (problem["f0"] - best[name]):
             print(f"{name} has a lower loss than known: run all optimizers on it again")
     problems = {name: problems[name] for name in sorted(set(problems) - set(left_out))}
     for r in records:
@@ -236,9 +236,10 @@ def plot(summary, path: Path):
     at = points(1000)
     for column, section in zip(axes.T, sections, strict=True):
         runs = summary["evaluations"][section]
-        for name in [name for name in LINES if name in runs]:
-            label, color, line, width = LINES[name]
-            ran = [problem for problem in names if problem in runs[name]]
+        for name, (label, color, line, width) in LINES.items():
+            ran = [problem for problem in names if problem in runs.get(name, ())]
+            if not ran:
+                continue
             for axis, share in zip(column, share_solved(runs[name], ran, at), strict=True):
                 order = 3 if name == "rprop_momentum" else 2
                 axis.plot(at, share, line, c=color, lw=width, label=label, zorder=order)

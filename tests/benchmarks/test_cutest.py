@@ -39,13 +39,14 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     arguments = ("--problems", "BEALE", "HS5", "LIARWHD", "--evaluations", 300, "--out", raw)
     single = tmp_path / "float32.jsonl"
     short = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
-    _, table, _, beale, again = run(
+    _, table, _, beale, again, added = run(
         # The first, as importing sif2jax as a whole would switch to float64.
         (*short, "--dtype", "float32", "--out", single, "--plot", tmp_path / "single.png"),
         (*arguments, "--json", counts, "--plot", tmp_path / "first.png"),
         (*arguments, "--plot", tmp_path / "plot.png"),
         ("--from", counts, "--problems", "BEALE"),
         ("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png"),
+        ("--from", counts, single, "--evaluations", 50, "--plot", tmp_path / "added.png"),
     )
     assert "more than 2,000 variables (1): LIARWHD" in table
 
@@ -55,7 +56,7 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     for problem, (start, least) in KNOWN.items():
         assert records[problem]["f0"] == start
         ends = {optimizer: losses[-1] for optimizer, losses in records[problem]["best"].items()}
-        for optimizer in ("irprop_minus", "irprop_plus", "SciPy L-BFGS-B", "polish"):
+        for optimizer in ("rprop_momentum", "irprop_minus", "irprop_plus", "SciPy L-BFGS-B"):
             assert ends[optimizer] == pytest.approx(least, abs=1e-6), optimizer
         assert min(ends.values()) > least - 1e-9
         # These know nothing of bounds.
@@ -65,6 +66,9 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     assert "SciPy L-BFGS-B" in beale
     assert again.splitlines()[:-1] == table.splitlines()[:-1]
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "plot.png").read_bytes()
+
+    assert "float32, 1 problems with bounds" in added
+    assert "float64, 1 problems with bounds" in added
 
     losses = json.loads(single.read_text())["best"]["irprop_minus"]
     assert losses == [float(f"{np.float32(loss):.12g}") for loss in losses]
