@@ -13,8 +13,8 @@ them subtracted from the weights, g the gradient and m the decay, `momentum`:
     a <- m a + (1 - m) move
 
 at first with a = 0 and f = 1/16. The average is of the moves, not of the rule's steps alone,
-so that it keeps itself going. Signs alone matter still, one evaluation is one step, and no
-scale of the loss or of a weight makes a difference.
+so that it keeps itself going. What decides are still signs, of each gradient and of the slope;
+one evaluation is one step, and no scale of the loss or of a weight makes a difference.
 
 This is this library's own. Related: restarts where a momentum leads uphill (O'Donoghue and
 Candes, "Adaptive restart for accelerated gradient schemes", Foundations of Computational

@@ -40,13 +40,15 @@ def rprop_momentum(
     with :math:`r_t` the step of `irprop_minus`, :math:`\beta` the argument `momentum`,
     :math:`a_0 = 0` and :math:`f_0 = 1/16`.
 
-    It keeps what is good in Rprop: signs alone matter, so neither the scale of the loss nor
-    that of a weight does; there is no line search, the loss is not needed, and a step is one
-    evaluation. Without arguments it is right for most problems. On mini-batches use Adam.
+    It keeps what is good in Rprop: only signs decide, of each gradient and of the slope, so
+    neither the scale of the loss nor that of a weight matters; there is no line search, the
+    loss is not needed, and a step is one evaluation. On 133 CUTEst problems, in float64, it
+    solves 85% to 1e-5 in 1,000 evaluations, `optax.lbfgs` 84%, `irprop_minus` 66%. On
+    mini-batches use Adam.
 
     It costs a second number a weight, as many as Adam keeps, and one number that all devices
-    sum in each step. The method is this library's own, with figures in "When to use it";
-    `scale_by_rprop` has it for the other rules that take no step back.
+    sum in each step. The method is this library's own. `scale_by_rprop` has it for the other
+    rules that take no step back.
 
     Args:
       learning_rate: the first step size; by default 0.001 * abs(w) + 1e-5 for a weight w, and
