@@ -53,15 +53,15 @@ class Interval(NamedTuple):
 
 _LARGEST = _packing.LARGEST_STEP_SIZE
 INTERVALS = {
-    "learning_rate": Interval(0, _LARGEST, "(]", f"{_STEP}, the first", 0.01),
+    "learning_rate": Interval(0, _LARGEST, "(]", f"{_STEP}, the first"),
     "eta_minus": Interval(
         0, 1, "()", "it shrinks a step size where the gradient changed sign", 0.5
     ),
     "eta_plus": Interval(
         1, np.inf, "()", "it grows a step size where the gradient kept its sign", 1.2
     ),
-    "min_step_size": Interval(0, _LARGEST, "[]", f"{_STEP}, the smallest", 1e-6),
-    "max_step_size": Interval(0, _LARGEST, "(]", f"{_STEP}, the largest", 50.0),
+    "min_step_size": Interval(0, _LARGEST, "[]", f"{_STEP}, the smallest"),
+    "max_step_size": Interval(0, _LARGEST, "(]", f"{_STEP}, the largest"),
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
 }
@@ -203,18 +203,20 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, 
             )
 
 
-def refuse_missing_value(name: str, path: tuple) -> NoReturn:
+def refuse_missing_value(name: str, value: Any, path: tuple) -> NoReturn:
     """For a hyperparameter whose prefix does not reach a parameter."""
+    if value is None:
+        raise ValueError(f"{name}=None is not a number; leave it out for the default.")
     raise ValueError(
         f"{name} has no value for parameter {name_of(path)}; a prefix of the parameters must "
-        "reach each. (A list or a tuple is a pytree, not an array.)"
+        "reach each. (A list or a tuple is a pytree, not an array: use jnp.array.)"
     )
 
 
 def refuse_unused_value(name: str, path: tuple, value: Any, paths: Collection[tuple]) -> NoReturn:
     """For a part of a prefix that belongs to no parameter."""
     hint = (
-        "A list or a tuple is a pytree, not an array."
+        "A list or a tuple is a pytree, not an array: use jnp.array."
         if isinstance(value, (list, tuple))
         else "Give it in the tree that init is given: inside optax.masked and the like, for the "
         "parameters alone that are handed on."
@@ -239,12 +241,24 @@ def check_broadcasts(name: str, start: tuple, value: Any, path: tuple, leaf: Any
         )
 
 
-def check_step_dtype(dtype: jnp.dtype) -> None:
-    """Raises ValueError for a type that cannot hold step sizes."""
-    if dtype.name not in _STEP_DTYPES:
+def check_step_dtype(step_dtype: Any) -> jnp.dtype:
+    """The type of a name or a type. Raises ValueError for one that cannot hold step sizes."""
+    try:
+        dtype = jnp.dtype(step_dtype)
+    except TypeError:
+        dtype = None
+    if dtype is None or dtype.name not in _STEP_DTYPES:
         raise ValueError(
-            f"step_dtype={dtype.name} cannot hold step sizes; use one of {', '.join(_STEP_DTYPES)}."
+            f"step_dtype={dtype.name if dtype else repr(step_dtype)} cannot hold step sizes; use "
+            f"one of {', '.join(_STEP_DTYPES)}."
         )
+    return dtype
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises TypeError for anything but True and False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}={value!r} must be True or False.")
 
 
 def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
@@ -318,7 +332,8 @@ def check_params(params: Any) -> None:
 
 def check_value(value: Any) -> None:
     """Raises TypeError unless `value` is one real number."""
-    if not jax.tree_util.all_leaves([value]) or np.shape(value) != () or np.iscomplexobj(value):
+    is_number = isinstance(value, (*NUMBERS, jax.Array))
+    if not is_number or np.shape(value) != () or np.iscomplexobj(value):
         raise TypeError(
             f"value={value!r} must be one real number, the loss: take its mean or sum; where "
             "has_aux=True made it a pair, pass its first part."

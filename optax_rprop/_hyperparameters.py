@@ -82,7 +82,7 @@ def broadcast_prefix(
         if prefix is not None and leaf is not None:
             _checks.check_broadcasts(name, prefix, values[prefix], path, leaf)
         elif prefix is None and leaf is not None and not optional:
-            _checks.refuse_missing_value(name, path)
+            _checks.refuse_missing_value(name, value, path)
         found.append(None if prefix is None else values[prefix])
     for path in values:
         if leaves and path not in used:

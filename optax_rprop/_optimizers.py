@@ -52,10 +52,10 @@ def rprop_momentum(
 
     Args:
       learning_rate: the first step size; by default 0.001 * abs(w) + 1e-5 for a weight w, and
-        step sizes double instead of growing by `eta_plus` in the first 12 steps. It and all
-        others but `momentum` are as for `irprop_minus`.
-      eta_minus: shrinks a step size where the gradient changed sign (default 0.5). For
-        networks, 0.7 is often better.
+        step sizes double instead of growing by `eta_plus` in the first 12 steps. It and the
+        others may be per weight, as for `irprop_minus`.
+      eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
+        0.7 is better where gradients are noisy.
       eta_plus: grows a step size where the gradient kept its sign (default 1.2).
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
@@ -64,7 +64,8 @@ def rprop_momentum(
       step_dtype: the type of real parameters' step sizes and averages.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
-      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+      undo_nonfinite: whether to go back where a gradient is NaN or `value`, if it is passed to
+        `update`, is not finite. `update` then needs `params`.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters.

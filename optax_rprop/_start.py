@@ -22,6 +22,11 @@ def eta_plus(eta_plus: jax.Array, num_steps: jax.Array) -> jax.Array:
     return jnp.where(num_steps < _QUICK_STEPS, jnp.maximum(eta_plus, _QUICK_GROWTH), eta_plus)
 
 
+def is_over(num_steps: jax.Array) -> jax.Array:
+    """Whether step sizes have grown to the scale of the problem."""
+    return num_steps >= _QUICK_STEPS
+
+
 def count(num_steps: jax.Array) -> jax.Array:
     """One step more; it stops where nothing depends on it, and cannot overflow."""
     return jnp.minimum(num_steps + 1, _QUICK_STEPS)

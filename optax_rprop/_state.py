@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _checks, _hyperparameters, _packing
+from optax_rprop import _checks, _hyperparameters, _packing, _start
 from optax_rprop._dtypes import by_parts, is_complex
 from optax_rprop._hyperparameters import PerWeight
 
@@ -242,15 +242,18 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     True when every weight, at its last gradient, was one of these:
 
     - bracketed: its step size is at or below the tolerance. Step sizes shrink only where
-      a gradient changes sign, that is around a minimum;
+      a gradient changes sign;
     - without a slope: its gradient was exactly zero, as for a pixel that is always 0, or
       under stop_gradient;
     - held by a bound, its gradient pushing outwards.
 
-    That is the first-order condition of a minimum at the point of that gradient, and no
-    more: as for any gradient method, it also holds on a plateau or at a saddle. A NaN
-    gradient meets none of the three. The updates do not tell: irprop_minus emits zero
-    wherever a sign changed, in all weights at once sooner or later.
+    Signs change around a minimum, but also across a narrow valley, far from its end: the
+    tolerance is a step size, not an error. In valleys take one 1,000 times smaller than the
+    accuracy that is wanted, or `optax_rprop.optimistix.RpropMinimiser`, which tests for 100
+    steps. With momentum, the move along the average must be as small; and while a start
+    without a learning rate is quick, in the first 12 steps, this is False. A NaN gradient
+    meets none of the three. The updates do not tell: irprop_minus emits zero wherever a sign
+    changed, in all weights at once sooner or later.
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.
@@ -302,7 +305,8 @@ def all_done(states: list[ScaleByRpropState], tolerance: PerWeight) -> jax.Array
         for (_, leaf, factor), own in zip(leaves, tolerances, strict=True)
         if leaf.packed is not None
     ]
-    return jnp.all(jnp.array(done, dtype=bool))
+    started = [_start.is_over(state.num_steps) for state in states if state.num_steps is not None]
+    return jnp.all(jnp.array(done + started, dtype=bool))
 
 
 @jax.jit
@@ -319,7 +323,7 @@ def _is_done(
         limit = _hyperparameters.tolerance(tolerance, leaf.packed)
         small = _packing.step_size(leaf.packed) <= limit
         if leaf.mark is not None:
-            small &= lax.abs(leaf.mark) <= tolerance
+            small &= lax.abs(leaf.mark) <= limit
         done = small | _packing.is_at_rest(leaf.packed)
         if factor is not None:
             done &= lax.abs(leaf.average) * factor.astype(limit.dtype) <= limit

@@ -111,8 +111,8 @@ def scale_by_rprop(
     if momentum is not None:
         _checks.check_momentum(momentum, rule, the_rule.undoes)
     if step_dtype is not None:
-        step_dtype = jnp.dtype(step_dtype)
-        _checks.check_step_dtype(step_dtype)
+        step_dtype = _checks.check_step_dtype(step_dtype)
+    _checks.check_flag("undo_nonfinite", undo_nonfinite)
     hyperparams = Hyperparams(
         learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, lower, upper
     )

@@ -29,7 +29,7 @@ BAD_VALUES = [
     ({"eta_plus": np.array([1.1, 0.2])}, r"eta_plus=0\.2 must be a finite number above 1"),
     (
         {"min_step_size": -1e-6},
-        r"min_step_size=-1e-06 must be a number at least 0.*default is 1e-06",
+        r"min_step_size=-1e-06 must be a number at least 0 and at most 2\*\*31: it is an abso",
     ),
     ({"min_step_size": nan}, r"min_step_size=nan must"),
     ({"max_step_size": 0.0}, r"max_step_size=0 must be a number above 0 and at most 2\*\*31"),
@@ -39,11 +39,12 @@ BAD_VALUES = [
         {"learning_rate": 0.0},
         r"learning_rate=0 must be a number above 0 and at most 2\*\*31: it is an absolute step",
     ),
-    ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be a number above 0.*default is 0\.01"),
+    ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be a number above 0 and at most 2\*\*31"),
     ({"learning_rate": np.float32(inf)}, r"learning_rate=inf must"),
     ({"min_step_size": 2.0, "max_step_size": 1.0}, r"min_step_size=2 is above max_step_size=1; "),
     ({"learning_rate": 51.0}, r"learning_rate=51 is above max_step_size=50; the first step size"),
     ({"learning_rate": 1e-7}, r"min_step_size=1e-06 is above learning_rate=1e-07; the first step"),
+    ({"step_dtype": "float33"}, r"step_dtype='float33' cannot hold step sizes"),
     ({"step_dtype": "float16"}, r"step_dtype=float16 cannot hold step sizes; use one of bfloat16"),
     ({"lower": 1.0, "upper": 0.0}, r"lower=1 is above upper=0"),
     ({"learning_rate": 1j}, "learning_rate=1j must be real"),
@@ -96,7 +97,7 @@ def test_functions(given, message):
             r"lower\[0\] belongs to no parameter.*A list or a tuple is a pytree",
         ),
         ({"lower": {"a": 0.0}}, r"lower\['a'\] belongs to no parameter.*in the tree that init is"),
-        ({"eta_plus": None}, r"eta_plus has no value for parameter \['b'\]"),
+        ({"eta_plus": None}, "eta_plus=None is not a number; leave it out for the default"),
     ],
 )
 @pytest.mark.parametrize("transform", [lambda init: init, jax.jit], ids=["plain", "jit"])
@@ -153,6 +154,11 @@ def test_tracers_are_let_through():
             lambda x: bool(jnp.isfinite(x).all()), jax.jit(first_update)(*given.values())
         )
         assert all(jax.tree.leaves(finite)), given
+
+
+def test_an_option_that_is_no_flag():
+    with pytest.raises(TypeError, match="undo_nonfinite='no' must be True or False"):
+        optax_rprop.rprop(undo_nonfinite="no")
 
 
 def test_rules_that_do_not_exist():
@@ -254,7 +260,7 @@ def test_irprop_plus_needs_the_loss():
     message = r"value=None, but .*, value=loss\).*rprop\(undo_nonfinite=True\)"
     with pytest.raises(ValueError, match=message):
         optimizer.update(PARAMS, state, PARAMS)
-    for value in (jnp.zeros(2), jnp.zeros((), complex), (1.0, 2)):
+    for value in (jnp.zeros(2), jnp.zeros((), complex), (1.0, 2), "x", jnp.sum):
         with pytest.raises(TypeError, match=r"value=.* must be one real number.*has_aux=True"):
             optimizer.update(PARAMS, state, PARAMS, value=value)
     with pytest.raises(ValueError, match=r"prev_value=None: this state is not one of irprop_plus"):

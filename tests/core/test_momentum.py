@@ -353,3 +353,13 @@ def test_leaves_have_one_factor():
     np.testing.assert_array_equal(split[4], whole[4])
     joined = np.concatenate([split[0]["a"], split[0]["b"].reshape(-1, 4)], axis=1)
     np.testing.assert_allclose(joined, whole[0], rtol=1e-6, atol=1e-12)
+
+
+def test_converged_is_false_while_the_start_is_quick():
+    """The first step size of a weight at 0 is below most tolerances."""
+    optimizer = optax_rprop.rprop_momentum()
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    for step in range(13):
+        assert bool(optax_rprop.converged(state, 1e9)) == (step == 12)
+        _, state = optimizer.update(jnp.ones(2), state, params)
