@@ -1,0 +1,46 @@
+"""DeepXDE: Poisson's equation on an interval, by a network with two hidden layers."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_rprop
+
+
+@pytest.fixture
+def dde(monkeypatch):
+    monkeypatch.setenv("DDE_BACKEND", "jax")  # read at the first import
+    return pytest.importorskip("deepxde")
+
+
+def fit(dde, optimizer, steps=200):
+    """Returns the sum of the losses: the equation's and the boundary's."""
+
+    def residual(x, u):
+        second_derivative, _ = dde.grad.hessian(u, x)
+        return second_derivative + jnp.pi**2 * jnp.sin(jnp.pi * x)
+
+    dde.config.set_random_seed(0)
+    interval = dde.geometry.Interval(-1, 1)
+    boundary = dde.icbc.DirichletBC(interval, lambda x: 0 * x, lambda _, on: on)
+    data = dde.data.PDE(interval, residual, boundary, num_domain=16, num_boundary=2)
+    network = dde.nn.FNN([1, 20, 20, 1], "tanh", "Glorot uniform")
+    model = dde.Model(data, network)
+    model.compile(optimizer, verbose=0)
+    losses, _ = model.train(iterations=steps, display_every=steps, verbose=0)
+    return np.sum(losses.loss_train[-1])
+
+
+@pytest.mark.parametrize(
+    "make", [optax_rprop.rprop, optax_rprop.rprop_momentum], ids=["rprop", "rprop_momentum"]
+)
+def test_compile_takes_the_optimizer(dde, make):
+    assert fit(dde, make()) < fit(dde, optax.adam(1e-3)) / 10
+
+
+def test_errors_name_what_it_does_not_pass(dde):
+    with pytest.raises(ValueError, match=r"value=None.*rprop\(undo_nonfinite=True\)"):
+        fit(dde, optax_rprop.irprop_plus())
+    with pytest.raises(ValueError, match="params=None"):
+        fit(dde, optax_rprop.rprop(lower=-1.0))
