@@ -295,7 +295,11 @@ def check_rule(rule: Any, rules: Collection[str]) -> None:
 def check_parameter(path: tuple, parameter: Any) -> None:
     """Raises TypeError for a leaf that has no gradient."""
     dtype = getattr(parameter, "dtype", None) or np.asarray(parameter).dtype
-    if not jnp.issubdtype(dtype, jnp.inexact) or float(jnp.finfo(dtype).min) >= 0:
+    try:
+        has_gradient = jnp.issubdtype(dtype, jnp.inexact) and float(jnp.finfo(dtype).min) < 0
+    except TypeError:  # another library's type
+        has_gradient = False
+    if not has_gradient:
         raise TypeError(
             f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point, with a sign, "
             "or complex. Convert it with .astype(float), keep it out with optax.masked or "

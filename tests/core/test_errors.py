@@ -3,6 +3,8 @@
 All optimizers share one validator: errors are tested on one of them.
 """
 
+import types
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -208,6 +210,9 @@ def test_parameters_without_gradients():
         init(jnp.array(True))
     with pytest.raises(TypeError, match=r"parameter \['f'\] has dtype object"):
         init({"f": jax.nn.relu})
+    tensor = types.SimpleNamespace(dtype="torch.float32", shape=())  # as PyTorch's
+    with pytest.raises(TypeError, match=r"parameter \['t'\] has dtype torch\.float32; it must be"):
+        init({"t": tensor})
     if hasattr(jnp, "float8_e8m0fnu"):
         with pytest.raises(TypeError, match=r"has dtype float8_e8m0fnu; .* with a sign"):
             init(jnp.ones(2, jnp.float8_e8m0fnu))
