@@ -3,9 +3,10 @@
 First the published rules against the papers in NumPy, bit for bit, on a stream of gradients with
 zeros, NaN and infinities. Then the time of a donated step, on one leaf and on many, beside
 optax.rprop, Adam and a copy (x + 1 in place): all take turns, and the median counts. GB/s are the
-bytes that XLA says a step reads and writes, over its time.
+bytes that XLA says a step reads and writes, over its time. With --digits 1, the digits at last.
 """
 
+import runpy
 import statistics
 import sys
 import time
@@ -87,6 +88,7 @@ def main():
         leaf_size=(100_000, "weights of each of them"),
         turns=(20, "steps of each contender"),
         bits=(200, "steps of the comparison with the papers, of 100 weights each"),
+        digits=(0, "1 to run examples/digits.py, too"),
     )
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
     check_bits(options.bits, 100)
@@ -109,6 +111,8 @@ def main():
         panel.set(title=title, xlabel="ms a step")
     panels[0].invert_yaxis()
     finish(options, numbers, figure)
+    if options.digits:
+        runpy.run_path(str(Path(__file__).parents[1] / "examples/digits.py"))
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, 
                 "where step sizes would never change; take it further from 1, or pass "
                 "step_dtype='float32'."
             )
-    if is_known(parameter):
+    if is_known(parameter) and {"lower", "upper"} & known.keys():
         start = real_parts(parameter)
         low, high = (
             np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)

@@ -34,8 +34,7 @@ def runs(draw):
     if draw(st.booleans()):
         options["lower"] = draw(st.floats(-4, 3))
         options["upper"] = options["lower"] + draw(st.floats(0.1, 4))
-    if RULES[rule].undoes:
-        options["undo_nonfinite"] = draw(st.booleans())
+    options["undo_nonfinite"] = draw(st.booleans())
     return rule, jnp.dtype(dtype), numbers, options, draw(st.integers(0, 2**32 - 1))
 
 
