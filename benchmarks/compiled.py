@@ -43,6 +43,7 @@ NAMES = {
     "rprop_minus": MINUS,
     "rprop_plus": OPTIONS,
     "shark_irprop_minus": MINUS,
+    "rprop_momentum": ("plain", "bounds"),
 }
 OTHERS = {
     "rmsprop_with_gains": contrib.rmsprop_with_gains,
