@@ -57,7 +57,7 @@ def remember(
     moves = ((cut.step > 0) & (forward > 0)) | ((cut.step < 0) & (forward < 0))
     if undoes:
         length = _packing.clip_to_range(lax.abs(cut.step).astype(step_size.dtype))
-        moves &= length >= _packing.to_compute_dtype(min_step_size)
+        moves &= length >= min_step_size
         step_size = lax.select(moves, length, step_size)
     outwards = (cut.at_lower & (forward > 0)) | (cut.at_upper & (forward < 0))
     # A momentum moves a weight whose own gradient is zero, too.

@@ -83,8 +83,7 @@ def step_back(
         return jnp.where(rests, old, new)
 
     reversed_ = _rules.compare(gradient, before).reversed
-    eta_minus = _packing.to_compute_dtype(factors.eta_minus)
-    unshrunk = lax.abs(mark) * jnp.where(reversed_, eta_minus, 1)
+    unshrunk = lax.abs(mark) * jnp.where(reversed_, factors.eta_minus, 1)
     caught_up = _packing.step_size(_packing.to_compute_dtype(new.packed)) >= unshrunk
     on = new._replace(
         packed=unless_it_rests(old.packed, new.packed),
@@ -108,7 +107,6 @@ def factor(verdict: Verdict, old: jax.Array, new: jax.Array) -> jax.Array:
 def _shrink(packed: jax.Array, factors: Factors) -> jax.Array:
     """Step sizes times eta_minus, without a sign."""
     old = _packing.to_compute_dtype(packed)
-    factors = Factors(*map(_packing.to_compute_dtype, factors))
     step_size = lax.max(_packing.step_size(old) * factors.eta_minus, factors.min_step_size)
     step_size = _packing.round_to(step_size, packed.dtype)
     return _packing.pack_initial(step_size).astype(packed.dtype)

@@ -94,13 +94,14 @@ def broadcast_prefix(
 
 
 def factors(own: Hyperparams, packed: jax.Array) -> Factors:
-    """What a rule multiplies step sizes by, and where they end."""
-    return Factors(
+    """What a rule multiplies step sizes by, and where they end, in the type of computation."""
+    factors = Factors(
         eta_minus=_factor(own.eta_minus, packed),
         eta_plus=_factor(own.eta_plus, packed),
         min_step_size=step_size(own.min_step_size, packed),
         max_step_size=step_size(own.max_step_size, packed),
     )
+    return Factors(*map(_packing.to_compute_dtype, factors))
 
 
 def step_size(number: ArrayLike, packed: jax.Array) -> jax.Array:

@@ -44,7 +44,7 @@ RULES["rprop"] = RULES["irprop_minus"]  # as the optimizers are called
 
 
 class Factors(NamedTuple):
-    """How step sizes change: arrays of the weights' shape and the state's type."""
+    """How step sizes change: arrays of the weights' shape, in the type of computation."""
 
     eta_minus: jax.Array
     eta_plus: jax.Array
@@ -101,7 +101,6 @@ def step(
       The new step sizes and signs, and the step, which the caller subtracts.
     """
     old = _packing.to_compute_dtype(packed)
-    factors = Factors(*map(_packing.to_compute_dtype, factors))
     change = compare(gradient, old)
     step_size = _packing.round_to(adapt(old, change, factors), packed.dtype)
 

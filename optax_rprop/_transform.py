@@ -230,9 +230,7 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     _checks.check_leaf(path, parameter, dtype, own._asdict())
     first = own.learning_rate
     if first is None:
-        if isinstance(parameter, jax.ShapeDtypeStruct):
-            parameter = jnp.zeros_like(parameter)
-        return _pack_relative(parameter, own.min_step_size, own.max_step_size, dtype)
+        return _pack_relative(_with_numbers(parameter), own.min_step_size, own.max_step_size, dtype)
     if _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
@@ -268,10 +266,15 @@ def _pack_relative(
     return by_parts(pack, parameter)
 
 
+def _with_numbers(parameter: Any) -> Any:
+    """The parameter; zeros where there are but a shape and a type."""
+    abstract = isinstance(parameter, jax.ShapeDtypeStruct)
+    return jnp.zeros_like(parameter) if abstract else parameter
+
+
 def _copy(parameter: Any) -> jax.Array:
-    """Another array with the same numbers, or with zeros where there are but a shape and a type."""
-    if isinstance(parameter, jax.ShapeDtypeStruct):
-        return jnp.zeros_like(parameter)
+    """Another array with the same numbers."""
+    parameter = _with_numbers(parameter)
     return jnp.array(parameter, jnp.result_type(parameter))
 
 
@@ -330,8 +333,7 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             eta_plus = _start.eta_plus(factors.eta_plus, shared.num_steps)
             factors = factors._replace(eta_plus=eta_plus)
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
-        average, decay = old.average, shared.decay
-        limit = _packing.to_compute_dtype(factors.max_step_size)
+        average, decay, limit = old.average, shared.decay, factors.max_step_size
         if shared.coefficient is not None:
             step, average = _momentum.move(step, average, shared.coefficient, decay, limit)
         step = finite_cast(step, gradient.dtype)
