@@ -64,11 +64,7 @@ INTERVALS = {
     "max_step_size": Interval(0, _LARGEST, "(]", f"{_STEP}, the largest"),
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
-}
-MOMENTUM_INTERVALS = {
-    "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8)
-}
-TOLERANCE_INTERVALS = {
+    "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8),
     "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
     "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
     "atol": Interval(0, np.inf, "[]", "the accuracy that is wanted, in the parameters' units"),
@@ -85,6 +81,7 @@ GAIN_INTERVALS = {
 }
 # The option that each part of the state belongs to.
 _OPTIONS = {
+    "prev_value": "irprop_plus, or by from_step_sizes without prev_value",
     "num_steps": "learning_rate=None",
     "along": "momentum",
     "domain": "undo_nonfinite=True",
@@ -157,7 +154,9 @@ def check_values(
                 )
 
 
-def check_scalars(numbers: Mapping[str, Any], intervals: Mapping[str, Interval]) -> None:
+def check_scalars(
+    numbers: Mapping[str, Any], intervals: Mapping[str, Interval] = INTERVALS
+) -> None:
     """Raises TypeError for what is no number, ValueError for more than one or one out of range."""
     for name, value in numbers.items():
         if not isinstance(value, (*NUMBERS, jax.Array)):
@@ -263,7 +262,7 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
     """Raises ValueError for a decay that is none, or a rule that takes steps back."""
-    check_scalars({"momentum": momentum}, MOMENTUM_INTERVALS)
+    check_scalars({"momentum": momentum})
     if undoes:
         raise ValueError(
             f"momentum={momentum!r} needs a rule that takes no step back, and rule={rule!r} does; "
@@ -287,6 +286,17 @@ def check_rule(rule: Any, rules: Collection[str]) -> None:
     """Raises ValueError for a rule that does not exist."""
     if rule not in rules:
         raise ValueError(f"rule={rule!r} is unknown; use one of {', '.join(map(repr, rules))}.")
+
+
+def messages_of_start(path: tuple, rounding: float, margin: int) -> list[str]:
+    """For a start of the minimiser: out of bounds, a step lost in its weight, or a small one."""
+    name = "y0" + jax.tree_util.keystr(path)
+    step = "learning_rate and max_step_size must be above"
+    return [
+        f"{name} must lie between lower and upper; start inside: jnp.clip(y0, lower, upper).",
+        f"{step} the rounding of {name}, {rounding:.2g} * abs(y0): smaller steps are lost.",
+        f"{step} (rtol * abs({name}) + atol) / {margin}, or the start counts as a minimum.",
+    ]
 
 
 # Parameters, gradients and losses
@@ -335,27 +345,18 @@ def check_params(params: Any) -> None:
 
 
 def check_value(value: Any) -> None:
-    """Raises TypeError unless `value` is one real number."""
-    is_number = isinstance(value, (*NUMBERS, jax.Array))
-    if not is_number or np.shape(value) != () or np.iscomplexobj(value):
-        raise TypeError(
-            f"value={value!r} must be one real number, the loss: take its mean or sum; where "
-            "has_aux=True made it a pair, pass its first part."
-        )
-
-
-def check_losses(value: Any, prev_value: Any) -> None:
-    """Raises ValueError where irprop_plus lacks the loss or its memory of the last one."""
+    """Raises ValueError where irprop_plus lacks the loss, TypeError unless it is one number."""
     if value is None:
         raise ValueError(
             "value=None, but irprop_plus compares losses: call "
             "update(gradients, state, params, value=loss), through wrappers that pass value on. "
             "rprop does without it, and rprop(undo_nonfinite=True) goes back from domain errors."
         )
-    if prev_value is None:
-        raise ValueError(
-            "prev_value=None: this state is not one of irprop_plus; make it with "
-            "irprop_plus(...).init, or pass prev_value to ScaleByRpropState.from_step_sizes."
+    is_number = isinstance(value, (*NUMBERS, jax.Array))
+    if not is_number or np.shape(value) != () or np.iscomplexobj(value):
+        raise TypeError(
+            f"value={value!r} must be one real number, the loss: take its mean or sum; where "
+            "has_aux=True made it a pair, pass its first part."
         )
 
 
@@ -390,25 +391,14 @@ def _difference(tree: Any, name: str, treedef: Any) -> str:
 # States
 
 
-def check_chain(state: Any) -> None:
-    """Raises TypeError for anything but an optimizer's state."""
-    if not isinstance(state, (tuple, list)) or len(state) != 2:
-        kind = type(state)
+def check_state(state: Any, kind: type, parts: int | None = None) -> None:
+    """Raises TypeError for anything but a state of this kind, and of so many parts."""
+    if not isinstance(state, kind) or (parts is not None and len(state) != parts):
+        given, made = type(state), "tuple" if kind is tuple else f"optax_rprop.{kind.__name__}"
         raise TypeError(
-            f"state is a {kind.__module__}.{kind.__name__}, not the tuple that init made: call "
-            "update(gradients, state, params). (Each optimizer is a chain; around a "
-            "ScaleByRpropState, its state is (that one, optax.EmptyState()).)"
-        )
-
-
-def check_state(state: Any, kind: type) -> None:
-    """Raises TypeError for anything but a state of the transformation, in its own types."""
-    if not isinstance(state, kind):
-        raise TypeError(
-            f"state is a {type(state).__module__}.{type(state).__name__}, not the "
-            f"optax_rprop.{kind.__name__} that init made: call update(gradients, state, params). "
-            "(An optimizer's state is a tuple, a part for each of its transformations: "
-            "(that one, optax.EmptyState()) for Rprop's.)"
+            f"state is a {given.__module__}.{given.__name__}, not the {made} that init made: call "
+            "update(gradients, state, params). (An optimizer's state is a tuple, a part for each "
+            "transformation; Rprop's is (ScaleByRpropState, optax.EmptyState()).)"
         )
 
 
@@ -417,8 +407,8 @@ def check_parts(state: Any, needed: Mapping[str, bool]) -> None:
     for part, option in needed.items():
         if option and getattr(state, part) is None:
             raise ValueError(
-                f"{part}=None: this state was made by an optimizer without {_OPTIONS[part]}; make "
-                "it with the init of this one."
+                f"{part}=None: this state was made without {_OPTIONS[part]}; make it with the init "
+                "of this optimizer."
             )
 
 
@@ -450,27 +440,22 @@ def check_tolerance(name: str, tolerance: Any) -> None:
         if not isinstance(value, (*NUMBERS, jax.Array)) or np.iscomplexobj(value):
             raise TypeError(f"{name}{where}={value!r} must be a real number or an array of them.")
         if is_known(value):
-            check_values({name: value}, where, TOLERANCE_INTERVALS)
+            check_values({name: value}, where)
 
 
-def check_found(found: list, opt_state: Any) -> None:
-    """Raises ValueError unless there is a state of Rprop among the parts of `opt_state`."""
+def check_found(found: list, opt_state: Any, one: bool) -> None:
+    """Raises ValueError unless there is a state of Rprop in `opt_state`, or exactly one."""
+    kind = type(opt_state).__name__
     if not found:
         raise ValueError(
-            f"found no Rprop state in this {type(opt_state).__name__}; pass the state that the "
-            "init or update of an Rprop optimizer returned."
+            f"found no Rprop state in this {kind}; pass the state that the init or update of an "
+            "Rprop optimizer returned."
         )
-
-
-def the_only(found: list, opt_state: Any) -> Any:
-    """The one element of `found`. Raises ValueError if it holds none, or several."""
-    check_found(found, opt_state)
-    if len(found) > 1:
+    if one and len(found) > 1:
         raise ValueError(
-            f"found {len(found)} Rprop states in this {type(opt_state).__name__}; pass the part "
-            "that holds the one meant, such as opt_state.inner_states[label] of optax.partition."
+            f"found {len(found)} Rprop states in this {kind}; pass the part that holds the one "
+            "meant, such as opt_state.inner_states[label] of optax.partition."
         )
-    return found[0]
 
 
 # What the checks ask

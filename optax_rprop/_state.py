@@ -191,11 +191,15 @@ def _pack_signs(step_size: jax.Array, sign: jax.Array) -> jax.Array:
     return by_parts(pack, step_size, sign)
 
 
-def _find(opt_state: optax.OptState) -> list[ScaleByRpropState]:
+def _find(opt_state: optax.OptState, one: bool = False) -> list[ScaleByRpropState]:
+    """The states of Rprop, at any depth; at least one, or exactly one."""
+
     def is_rprop(node: object) -> bool:
         return isinstance(node, ScaleByRpropState)
 
-    return [node for node in jax.tree.leaves(opt_state, is_leaf=is_rprop) if is_rprop(node)]
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_rprop) if is_rprop(node)]
+    _checks.check_found(found, opt_state, one)
+    return found
 
 
 def step_sizes(opt_state: optax.OptState) -> optax.Params:
@@ -218,7 +222,7 @@ def step_sizes(opt_state: optax.OptState) -> optax.Params:
       >>> optax_rprop.step_sizes(opt_state)
       {'w': Array([0.1, 0.1], dtype=float32)}
     """
-    return _checks.the_only(_find(opt_state), opt_state).step_sizes
+    return _find(opt_state, one=True)[0].step_sizes
 
 
 def prev_signs(opt_state: optax.OptState) -> optax.Params:
@@ -233,7 +237,7 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
       >>> optax_rprop.prev_signs(opt_state)
       {'w': Array([0, 0], dtype=int8)}
     """
-    return _checks.the_only(_find(opt_state), opt_state).prev_signs
+    return _find(opt_state, one=True)[0].prev_signs
 
 
 def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
@@ -285,7 +289,6 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
       True
     """
     states = _find(opt_state)
-    _checks.check_found(states, opt_state)
     _checks.check_tolerance("tolerance", tolerance)
     return all_done(states, _hyperparameters.as_floats(tolerance))
 

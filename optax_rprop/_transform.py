@@ -119,6 +119,12 @@ def scale_by_rprop(
     _checks.check_hyperparams(hyperparams._asdict())
     hyperparams = _hyperparameters.as_floats(hyperparams)
     needs_params = lower is not None or upper is not None or undo_nonfinite
+    needed = {
+        "prev_value": the_rule.needs_value,
+        "num_steps": learning_rate is None,
+        "along": momentum is not None,
+        "domain": undo_nonfinite,
+    }
 
     def init(params: optax.Params) -> Any:
         paths, leaves, treedef = _hyperparameters.flatten(params)
@@ -156,21 +162,12 @@ def scale_by_rprop(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         _checks.check_state(state, ScaleByRpropState)
-        if the_rule.needs_value:
-            _checks.check_losses(value, state.prev_value)
-        if value is not None and (the_rule.needs_value or undo_nonfinite):
+        if the_rule.needs_value or (undo_nonfinite and value is not None):
             _checks.check_value(value)
             value = jnp.asarray(value, float)
         if needs_params:
             _checks.check_params(params)
-        _checks.check_parts(
-            state,
-            {
-                "num_steps": learning_rate is None,
-                "along": momentum is not None,
-                "domain": undo_nonfinite,
-            },
-        )
+        _checks.check_parts(state, needed)
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)
         parameters = [None] * len(paths)
@@ -229,53 +226,40 @@ def _init_leaf(path: tuple, parameter: Any, own: Hyperparams, step_dtype: Any) -
     dtype = _packing.state_dtype(jnp.result_type(parameter), step_dtype)
     _checks.check_leaf(path, parameter, dtype, own._asdict())
     first = own.learning_rate
-    if first is None:
-        return _pack_relative(_with_numbers(parameter), own.min_step_size, own.max_step_size, dtype)
-    if _checks.is_known(first) and np.shape(first) == ():
+    if first is not None and _checks.is_known(first) and np.shape(first) == ():
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
-    # From zeros of the parameter's own, so that the state takes its sharding.
-    return _pack_first(jnp.zeros_like(parameter, dtype=dtype), first)
+    zeros = jnp.zeros_like(parameter, dtype=dtype)
+    return _pack_first(zeros, zeros if _is_abstract(parameter) else parameter, own)
 
 
 @jax.jit
-def _pack_first(zeros: jax.Array, learning_rate: jax.typing.ArrayLike) -> jax.Array:
+def _pack_first(zeros: jax.Array, parameter: jax.Array, own: Hyperparams) -> jax.Array:
     """The first step sizes, packed. Compiled once per shape."""
-    return by_parts(
-        lambda part: part + _packing.pack_initial(_hyperparameters.step_size(learning_rate, part)),
-        zeros,
-    )
 
+    def pack(zeros: jax.Array, parameter: jax.Array) -> jax.Array:
+        if own.learning_rate is None:
+            first = _start.first_step_size(parameter.astype(zeros.dtype))
+            first = jnp.maximum(first, _hyperparameters.step_size(own.min_step_size, zeros))
+            first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, zeros))
+        else:
+            first = _hyperparameters.step_size(own.learning_rate, zeros)
+        # Zeros of the parameter's own: the sum takes their sharding.
+        return zeros + _packing.pack_initial(_packing.clip_to_range(first))
 
-@functools.partial(jax.jit, static_argnames="dtype")
-def _pack_relative(
-    parameter: jax.Array,
-    min_step_size: jax.typing.ArrayLike,
-    max_step_size: jax.typing.ArrayLike,
-    dtype: Any,
-) -> jax.Array:
-    """The first step sizes of a start without a learning rate. Compiled once per shape."""
-    real = jnp.finfo(dtype).dtype
-
-    def pack(part: jax.Array) -> jax.Array:
-        first = _start.first_step_size(part.astype(real))
-        first = jnp.maximum(first, _hyperparameters.step_size(min_step_size, first))
-        first = jnp.minimum(first, _hyperparameters.step_size(max_step_size, first))
-        return _packing.pack_initial(_packing.clip_to_range(first))
-
-    return by_parts(pack, parameter)
-
-
-def _with_numbers(parameter: Any) -> Any:
-    """The parameter; zeros where there are but a shape and a type."""
-    abstract = isinstance(parameter, jax.ShapeDtypeStruct)
-    return jnp.zeros_like(parameter) if abstract else parameter
+    return by_parts(pack, zeros, parameter)
 
 
 def _copy(parameter: Any) -> jax.Array:
     """Another array with the same numbers."""
-    parameter = _with_numbers(parameter)
+    if _is_abstract(parameter):
+        return jnp.zeros_like(parameter)
     return jnp.array(parameter, jnp.result_type(parameter))
+
+
+def _is_abstract(parameter: Any) -> bool:
+    """Whether it is a shape and a type, without numbers."""
+    return isinstance(parameter, jax.ShapeDtypeStruct)
 
 
 def _scalar_beside(params: Any, number: Any, dtype: Any) -> jax.Array:
@@ -303,21 +287,15 @@ def _check_leaf(path: tuple, leaf: Leaf) -> None:
 @jax.jit
 def _slope(leaf: Leaf, scale: jax.Array) -> jax.Array:
     """One leaf's part of the slope along the average. Traced once per shape."""
-    slopes = [
-        _momentum.slope(gradient, average, scale)
-        for gradient, average in parts((leaf.gradient, leaf.state.average))
-    ]
-    return functools.reduce(jnp.add, slopes)
+    trees = parts((leaf.gradient, leaf.state.average))
+    return functools.reduce(jnp.add, [_momentum.slope(g, a, scale) for g, a in trees])
 
 
 @jax.jit
 def _severity(leaf: Leaf, returns: jax.Array) -> jax.Array:
     """What one leaf says of the point where its gradient was taken. Traced once per shape."""
-    severities = [
-        _domain.severity(gradient, parameter, finite, returns)
-        for gradient, parameter, finite in parts((leaf.gradient, leaf.parameter, leaf.state.finite))
-    ]
-    return functools.reduce(jnp.maximum, severities)
+    trees = parts((leaf.gradient, leaf.parameter, leaf.state.finite))
+    return functools.reduce(jnp.maximum, [_domain.severity(*t, returns=returns) for t in trees])
 
 
 @functools.partial(jax.jit, static_argnames="rule")

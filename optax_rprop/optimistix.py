@@ -181,41 +181,32 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         """A fresh state, once the start is seen to fit the solver."""
         _checks.check_options(options)
         small = self._small_steps(y)
-        if self.hyperparams.learning_rate is None:
-            rprop = self._rprop(min_step_size=jax.tree.map(lambda x: _LEAST_START * x, small)).init(
-                y
-            )
-        else:
-            rprop = self._rprop().init(y)
-        rprop = self._check_start(y, small, rprop)
+        chosen = self.hyperparams.learning_rate is None
+        least = jax.tree.map(lambda x: _LEAST_START * x, small) if chosen else 0.0
+        rprop = self._check_start(y, small, self._rprop(least).init(y))
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
         return _State(jnp.array(0), y, f, jnp.array(False), jnp.array(0), rprop)
 
     def _check_start(self, y: Y, small: PyTree[Array], rprop: ScaleByRpropState) -> Any:
         """The state of Rprop, which raises an error if the start does not fit the solver."""
-        _, leaves, _ = _hyperparameters.flatten(y)
+        paths, leaves, _ = _hyperparameters.flatten(y)
         owns = _hyperparameters.per_leaf(self.hyperparams, y)
-        owns = [own for own, leaf in zip(owns, leaves, strict=True) if leaf is not None]
-        outside, too_small, lost = [], [], []
-        for own, *arrays in zip(
-            owns, *map(jax.tree.leaves, (y, small, rprop.step_sizes)), strict=True
-        ):
+        _, smalls, _ = _hyperparameters.flatten(small)
+        _, firsts, _ = _hyperparameters.flatten(rprop.step_sizes)
+        wrong, messages = [jnp.array(False)], [""]
+        for path, own, *arrays in zip(paths, owns, leaves, smalls, firsts, strict=True):
+            if arrays[0] is None:
+                continue
             for x, limit, first in parts(tuple(arrays)):
                 usable = jnp.isfinite(x)  # another start has a result of its own
                 lower, upper = _hyperparameters.bounds(own, x)
-                outside.append(jnp.any(((x < lower) | (x > upper)) & usable))
+                outside = (x < lower) | (x > upper)
                 first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, first))
-                too_small.append(jnp.any(~(first > limit) & usable))
-                lost.append(jnp.any((first <= _size_and_rounding(x)[1]) & usable))
-        wrong = jnp.array([False, *map(_any, (outside, lost, too_small))])
-        eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(y))
-        step = "learning_rate and max_step_size must be above"
-        messages = [
-            "",
-            "y0 must lie between lower and upper.",
-            f"{step} the rounding of y0, {_ROUNDINGS * eps:.2g} * abs(y0): smaller steps are lost.",
-            f"{step} (rtol * abs(y0) + atol) / {_MARGIN}, or the start counts as a minimum.",
-        ]
+                lost, too_small = first <= _size_and_rounding(x)[1], ~(first > limit)
+                wrong += [jnp.any(mask & usable) for mask in (outside, lost, too_small)]
+                rounding = _ROUNDINGS * float(jnp.finfo(x.dtype).eps)
+                messages += _checks.messages_of_start(path, rounding, _MARGIN)
+        wrong = jnp.array(wrong)
         return eqx.branched_error_if(rprop, jnp.any(wrong), jnp.argmax(wrong), messages)
 
     def step(

@@ -336,6 +336,13 @@ def test_start_outside_the_box(start):
         solve(lambda y, args: jnp.sum(y**2), start, lower=0.0, upper=1.0)
 
 
+def test_the_leaf_that_starts_outside_the_box_is_named():
+    start = {"a": None, "b": jnp.zeros(()), "c": jnp.zeros(()), "d": jnp.zeros(())}
+    solver = RpropMinimiser(1e-6, 1e-6, lower={"c": 1.0, "d": 1.0})
+    with pytest.raises(Exception, match=r"y0\['c'\] must lie .*: jnp\.clip\(y0, lower, upper\)"):
+        optimistix.minimise(lambda y, args: y["b"] ** 2 + y["c"] + y["d"], solver, start)
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "max_step_size"])
 @pytest.mark.parametrize("size", [2.0**-16, 1e-7, jnp.array([1.0, 2.0**-16])])
 def test_step_sizes_that_would_count_as_done_at_the_start(name, size):
