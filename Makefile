@@ -50,7 +50,7 @@ format: $(VENV)/lint ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-mutate: $(VENV)/mutate ## Mutate the rules and the encoding: does a test fail each time? (an hour)
+mutate: $(VENV)/mutate ## Mutate rules, encoding and momentum: does a test fail each time? (hours)
 	$(BIN)/cosmic-ray init --force cosmic-ray.toml .mutation.sqlite
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cosmic-ray exec cosmic-ray.toml .mutation.sqlite
 	$(BIN)/cr-report --show-diff --surviving-only .mutation.sqlite
