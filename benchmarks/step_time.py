@@ -32,7 +32,7 @@ CONTENDERS = {
     "rprop_momentum": optax_rprop.rprop_momentum(),
     "optax.rprop": optax.rprop(0.01),
     "adam": optax.adam(0.01),
-    "momentum": optax.sgd(0.01, momentum=0.9),
+    "sgd, momentum": optax.sgd(0.01, momentum=0.9),
     "sgd": optax.sgd(0.01),
 }
 # A transformer of 4 blocks of width 256: embedding, then attention, feed-forward and norms.

@@ -319,6 +319,8 @@ def check_parameter(path: tuple, parameter: Any) -> None:
 
 def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) -> None:
     """Raises ValueError or TypeError unless both have one shape and both are real or complex."""
+    if callable(leaf):
+        raise TypeError(f"{name} {name_of(path)} is a function, {leaf!r}; call it first.")
     if np.shape(leaf) != np.shape(other):
         raise ValueError(
             f"{name} {name_of(path)} has shape {np.shape(leaf)}, but {other_name} has shape "

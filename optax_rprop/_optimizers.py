@@ -1,5 +1,7 @@
 """The optimizers: each a rule of `_rules`, made to descend."""
 
+from __future__ import annotations  # help() then shows the names of types, not their unions
+
 import optax
 from jax.typing import ArrayLike, DTypeLike
 

@@ -1,5 +1,7 @@
 """The optimizer's state, and how to read it inside any other state."""
 
+from __future__ import annotations  # help() then shows the names of types, not their unions
+
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +89,7 @@ class ScaleByRpropState(NamedTuple):
         step_sizes: optax.Params,
         prev_signs: optax.Params,
         prev_value: jax.typing.ArrayLike | None = None,
-    ) -> "ScaleByRpropState":
+    ) -> ScaleByRpropState:
         """Makes a state: for a warm start, or to go on from another library's.
 
         Args:

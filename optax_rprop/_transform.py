@@ -1,5 +1,7 @@
 """Rprop as an Optax gradient transformation: pytrees, types and extra arguments."""
 
+from __future__ import annotations  # help() then shows the names of types, not their unions
+
 import functools
 from typing import Any, NamedTuple
 

@@ -45,7 +45,7 @@ def test_step_time(run):
     numbers, printed = run("step_time", "--cases", "tiny", "--turns", "1", "--torch-timeout", "120")
     tiny = numbers["tiny"]
     state = {name: own["state_bytes_per_weight"] for name, own in tiny.items()}
-    assert [state[name] for name in (*RULES, "momentum")] == [4] * 5
+    assert [state[name] for name in (*RULES, "sgd, momentum")] == [4] * 5
     assert (state["irprop_minus, bfloat16"], state["sgd"]) == (2, 0)
     assert (state["optax.rprop"], state["adam"]) == (8, 8)
     for name, own in tiny.items():

@@ -241,6 +241,7 @@ def test_parameters_without_gradients():
             ValueError,
             r"the gradient \['w'\] has shape \(3,\), but the state has shape \(3, 1\)",
         ),
+        (jax.grad(jnp.sum), TypeError, r"^the gradient \(the only leaf\) is a function, <.*call"),
         (
             {**PARAMS, "b": jnp.zeros(2, int)},
             TypeError,
