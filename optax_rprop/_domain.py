@@ -58,44 +58,60 @@ def judge(
     return verdict, jnp.where(goes_back, more, 0).astype(returns.dtype)
 
 
-def step_back(
+def step(
     verdict: Verdict,
     gradient: jax.Array,
     parameter: jax.Array,
     factors: Factors,
     old: LeafState,
-    step: jax.Array,
+    rule_step: jax.Array,
     new: LeafState,
 ) -> tuple[jax.Array, LeafState]:
-    """What becomes of a step of an array of weights, from `old` to `new`."""
+    """The step of an array of weights, and its state: back to the finite point, or on to `new`."""
+    back = _go_back(verdict, gradient, parameter, factors, old)
+    on = _go_on(gradient, parameter, factors, old, rule_step, new)
+    return jax.tree.map(
+        lambda back, on: jnp.where(verdict.goes_back, back.astype(on.dtype), on), back, on
+    )
+
+
+def _go_back(
+    verdict: Verdict, gradient: jax.Array, parameter: jax.Array, factors: Factors, old: LeafState
+) -> tuple[jax.Array, LeafState]:
     is_nan, moved = gradient != gradient, parameter != old.finite
     at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
-    before, mark = _packing.to_compute_dtype(old.packed), _packing.to_compute_dtype(old.mark)
-    unshrunk = lax.max(lax.abs(mark), _packing.step_size(before))
-    back = old._replace(
+    mark = _packing.to_compute_dtype(old.mark)
+    step_size = _packing.step_size(_packing.to_compute_dtype(old.packed))
+    unshrunk = lax.max(lax.abs(mark), step_size)
+    return parameter - old.finite, old._replace(
         packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
         average=jax.tree.map(jnp.zeros_like, old.average),
         mark=jnp.where(at_fault, jnp.where(is_nan, -unshrunk, unshrunk), mark),
     )
+
+
+def _go_on(
+    gradient: jax.Array,
+    parameter: jax.Array,
+    factors: Factors,
+    old: LeafState,
+    rule_step: jax.Array,
+    new: LeafState,
+) -> tuple[jax.Array, LeafState]:
+    mark = _packing.to_compute_dtype(old.mark)
     rests = mark < 0
 
     def unless_it_rests(old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.where(rests, old, new)
 
-    reversed_ = _rules.compare(gradient, before).reversed
-    unshrunk = lax.abs(mark) * jnp.where(reversed_, factors.eta_minus, 1)
+    change = _rules.compare(gradient, _packing.to_compute_dtype(old.packed))
+    unshrunk = lax.abs(mark) * jnp.where(change.reversed, factors.eta_minus, 1)
     caught_up = _packing.step_size(_packing.to_compute_dtype(new.packed)) >= unshrunk
-    on = new._replace(
+    return jnp.where(rests, 0, rule_step), new._replace(
         packed=unless_it_rests(old.packed, new.packed),
         average=jax.tree.map(unless_it_rests, old.average, new.average),
         finite=parameter.astype(old.finite.dtype),
         mark=jnp.where(caught_up, 0, unshrunk).astype(old.mark.dtype),
-    )
-    step_back = (parameter - old.finite).astype(step.dtype)
-    return jax.tree.map(
-        lambda back, on: jnp.where(verdict.goes_back, back.astype(on.dtype), on),
-        (step_back, back),
-        (jnp.where(rests, 0, step), on),
     )
 
 

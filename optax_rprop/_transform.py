@@ -329,6 +329,6 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
         new = LeafState(packed, average, old.finite, old.mark)
         if shared.verdict is None:
             return step, new
-        return _domain.step_back(shared.verdict, gradient, parameter, factors, old, step, new)
+        return _domain.step(shared.verdict, gradient, parameter, factors, old, step, new)
 
     return by_parts(update_part, leaf.gradient, leaf.parameter, leaf.state)
