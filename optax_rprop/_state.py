@@ -243,9 +243,9 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
 
 
 def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
-    """Whether Rprop is done: the test to stop on.
+    """Returns True once every weight has converged to within `tolerance`.
 
-    True when every weight, at its last gradient, was one of these:
+    A weight has converged if, at its last gradient, it was one of these:
 
     - bracketed: its step size is at or below the tolerance. Step sizes shrink only where
       a gradient changes sign;
