@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_rprop
 from helpers import reference_momentum, streams
+from optax_rprop import _momentum
 
 MAKE = optax_rprop.rprop_momentum
 TIGHT = {
@@ -183,6 +184,42 @@ def test_any_scale_of_the_loss(scale):
     """What the gradient is multiplied by rounds it: no sign of the first steps depends on it."""
     (scaled, _), (plain, _) = (nan_now_and_then(x, "float32", 10) for x in (scale, 1.0))
     np.testing.assert_allclose(scaled[:60], plain[:60], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("slope", "scale", "next_scale"),
+    [
+        (1.0, 1.0, 1.0),
+        (2.0**31, 1.0, 1.0),
+        (-(2.0**31), 1.0, 1.0),
+        (2.0**33, 1.0, 2.0**-32),  # near overflow
+        (-(2.0**33), 2.0**64, 2.0**32),
+        (2.0**-31, 1.0, 1.0),
+        (2.0**-33, 1.0, 2.0**32),  # near underflow
+        (0.0, 2.0**16, 2.0**32),
+        (np.inf, 2.0**96, 2.0**32),
+        (np.nan, 2.0**96, 2.0**32),
+        (np.inf, 2.0**-16, 2.0**-32),  # its least
+        (2.0**-40, 2.0**80, 2.0**96),  # its greatest
+    ],
+)
+def test_the_scale_keeps_slopes_in_range(slope, scale, next_scale):
+    """A slope and the scale that it was summed with; the factor follows the sign of a finite one."""
+    numbers = (jnp.float32(number) for number in (slope, 0.25, scale))
+    coefficient, factor, found = _momentum.adapt(*numbers)
+    assert found == next_scale
+    sign = np.sign(slope) if np.isfinite(slope) else 0
+    assert (coefficient, factor) == {1: (0.5, 0.5), -1: (0.0, 0.125), 0: (0.0, 0.25)}[sign]
+
+
+def test_goes_on_after_a_slope_that_overflowed():
+    """The loss becomes 1e37 times as large: one step without momentum, then it grows again."""
+    optimizer = optax_rprop.rprop_momentum(1.0, momentum=0.5)
+    state = optimizer.init(jnp.zeros(4))
+    for step in range(8):
+        _, state = optimizer.update(jnp.full(4, 1e37 if step > 2 else 1.0), state)
+        factor = [1, 2, 4, 4, 8, 16, 32, 32][step] / 16
+        assert state[0].along.factor == factor, step
 
 
 def test_slopes_are_summed_in_float32():
