@@ -51,20 +51,20 @@ class Interval(NamedTuple):
         return f"a {'finite ' * finite}number {' and '.join(words)}: {self.hint}{default}"
 
 
-_LARGEST = _packing.LARGEST_STEP_SIZE
 INTERVALS = {
-    "learning_rate": Interval(0, _LARGEST, "(]", f"{_STEP}, the first"),
+    "learning_rate": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"{_STEP}, the first"),
     "eta_minus": Interval(
         0, 1, "()", "it shrinks a step size where the gradient changed sign", 0.5
     ),
     "eta_plus": Interval(
         1, np.inf, "()", "it grows a step size where the gradient kept its sign", 1.2
     ),
-    "min_step_size": Interval(0, _LARGEST, "[]", f"{_STEP}, the smallest"),
-    "max_step_size": Interval(0, _LARGEST, "(]", f"{_STEP}, the largest"),
+    "min_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "[]", f"{_STEP}, the smallest"),
+    "max_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"{_STEP}, the largest"),
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
     "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8),
+    "step_sizes": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", _STEP),
     "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
     "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
     "atol": Interval(0, np.inf, "[]", "the accuracy that is wanted, in the parameters' units"),
@@ -426,13 +426,8 @@ def check_packed(path: tuple, dtype: Any) -> None:
 def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
     """Raises ValueError for a step size that no state can have."""
     if is_known(step_sizes):
-        parts = real_parts(step_sizes).astype(np.float64)
-        bad = ~((parts > 0) & (parts <= _packing.LARGEST_STEP_SIZE))
-        if bad.any():
-            raise ValueError(
-                f"step_sizes {name_of(path)} holds {float(parts[bad][0]):g}; a step size "
-                "must be above 0 and at most 2**31."
-            )
+        parts = {"step_sizes": real_parts(step_sizes)}
+        check_values(parts, where=jax.tree_util.keystr(path))
 
 
 def check_tolerance(name: str, tolerance: Any) -> None:

@@ -69,13 +69,6 @@ def rprop_momentum(
       undo_nonfinite: whether to go back where a gradient is NaN or `value`, if it is passed to
         `update`, is not finite. `update` then needs `params`.
 
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters.
-
-    Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: see `irprop_minus`.
-
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
       >>> def rosenbrock(x):
@@ -233,7 +226,7 @@ def irprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     Args:
-      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -243,12 +236,8 @@ def irprop_plus(
       upper: bounds above the parameters.
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
 
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters.
-
     Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: see `irprop_minus`; and in `update`, for a missing `value`.
+      ValueError: in `update`, for a missing `value`; for others, see `irprop_minus`.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
@@ -295,7 +284,7 @@ def rprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     Args:
-      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -304,13 +293,6 @@ def rprop_plus(
       lower: bounds below the parameters.
       upper: bounds above the parameters.
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
-
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters.
-
-    Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: see `irprop_minus`.
 
     References:
       - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
@@ -343,7 +325,7 @@ def rprop_minus(
     The sign of every gradient is remembered.
 
     Args:
-      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -352,13 +334,6 @@ def rprop_minus(
       lower: bounds below the parameters.
       upper: bounds above the parameters.
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
-
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters.
-
-    Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: see `irprop_minus`.
 
     References:
       - Riedmiller, "Rprop: description and implementation details", technical report,
@@ -391,7 +366,7 @@ def shark_irprop_minus(
     After :math:`s_t < 0` the remembered sign is 0.
 
     Args:
-      learning_rate: the first step size; for it and all others, see `irprop_minus`.
+      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -400,13 +375,6 @@ def shark_irprop_minus(
       lower: bounds below the parameters.
       upper: bounds above the parameters.
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
-
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters.
-
-    Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: see `irprop_minus`.
 
     References:
       - Igel, Heidrich-Meisner and Glasmachers, "Shark", Journal of Machine Learning Research

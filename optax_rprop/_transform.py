@@ -24,14 +24,7 @@ from optax_rprop import (
 from optax_rprop._domain import Verdict
 from optax_rprop._dtypes import by_parts, finite_cast, parts
 from optax_rprop._hyperparameters import Hyperparams, PerWeight
-from optax_rprop._state import (
-    DomainState,
-    LeafState,
-    MomentumState,
-    ScaleByRpropState,
-    join,
-    split,
-)
+from optax_rprop._state import DomainState, LeafState, MomentumState, ScaleByRpropState, join, split
 
 
 class Leaf(NamedTuple):
@@ -202,8 +195,7 @@ def scale_by_rprop(
             slopes = [_slope(leaf, along.slope_scale) for leaf in leaves]
             slope = sum(slopes, start=jnp.zeros_like(along.factor))
             coefficient, factor, scale = _momentum.adapt(slope, along.factor, along.slope_scale)
-            # optax.inject_hyperparams makes every number complex beside complex parameters.
-            decay = jnp.real(jnp.asarray(momentum))
+            decay = _hyperparameters.real(momentum, along.factor)
             shared = shared._replace(coefficient=coefficient, decay=decay)
             along = along._replace(factor=factor, slope_scale=scale)
         if undo_nonfinite:
@@ -326,7 +318,7 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             if shared.coefficient is not None:
                 made = _momentum.average_of(cut.step, old.average, decay, limit)
                 average = jnp.where(cut.at_lower | cut.at_upper, made, average)
-        new = LeafState(packed, average, old.finite, old.mark)
+        new = old._replace(packed=packed, average=average)
         if shared.verdict is None:
             return step, new
         return _domain.step(shared.verdict, gradient, parameter, factors, old, step, new)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _checks
+from optax_rprop import _checks, _hyperparameters
 from optax_rprop._dtypes import by_parts, finite_cast
 
 
@@ -217,9 +217,8 @@ def _update_leaf(
     """One leaf's scaled update, gains and averages. Traced once per shape."""
 
     def adapt(incoming: jax.Array, gain: jax.Array, average: jax.Array):
-        # optax.inject_hyperparams makes every number complex beside complex parameters.
         increase, decrease, decay, min_gain, max_gain = (
-            jnp.real(jnp.asarray(number)).astype(gain.dtype) for number in hyperparameters
+            _hyperparameters.real(number, gain) for number in hyperparameters
         )
         update = _where_finite(incoming.astype(gain.dtype), 0)
         # Signs are multiplied, never the numbers: a product of those underflows.

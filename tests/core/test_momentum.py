@@ -204,7 +204,7 @@ def test_any_scale_of_the_loss(scale):
     ],
 )
 def test_the_scale_keeps_slopes_in_range(slope, scale, next_scale):
-    """A slope and the scale that it was summed with; the factor follows the sign of a finite one."""
+    """Beside a slope, the scale that it was summed with; a finite one moves the factor."""
     numbers = (jnp.float32(number) for number in (slope, 0.25, scale))
     coefficient, factor, found = _momentum.adapt(*numbers)
     assert found == next_scale

@@ -111,7 +111,7 @@ def test_one_state_must_be_found():
 @pytest.mark.parametrize("step_size", [0.0, -1.0, np.nan, np.inf])
 def test_constructor_refuses(step_size):
     with pytest.raises(
-        ValueError, match=r"step_sizes \['w'\] holds .*; a step size must be above 0"
+        ValueError, match=r"step_sizes\['w'\]=.* must be a number above 0 and at most 2\*\*31"
     ):
         optax_rprop.ScaleByRpropState.from_step_sizes(
             {"w": jnp.array([1.0, step_size])}, {"w": jnp.zeros(2)}
