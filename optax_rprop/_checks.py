@@ -82,7 +82,7 @@ GAIN_INTERVALS = {
 # The option that each part of the state belongs to.
 _OPTIONS = {
     "prev_value": "irprop_plus, or by from_step_sizes without prev_value",
-    "num_steps": "learning_rate=None",
+    "num_steps": "learning_rate=None, as rprop_momentum() is",
     "along": "momentum",
     "domain": "undo_nonfinite=True",
 }
@@ -189,10 +189,11 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, 
             )
     if is_known(parameter) and {"lower", "upper"} & known.keys():
         start = real_parts(parameter)
-        low, high = (
-            np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
-            for name, end in (("lower", -np.inf), ("upper", np.inf))
-        )
+        with np.errstate(over="ignore"):  # infinite where the type of the parameter ends
+            low, high = (
+                np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
+                for name, end in (("lower", -np.inf), ("upper", np.inf))
+            )
         outside = (start < low) | (start > high)
         if outside.any():
             raise ValueError(
@@ -405,12 +406,13 @@ def check_state(state: Any, kind: type, parts: int | None = None) -> None:
 
 
 def check_parts(state: Any, needed: Mapping[str, bool]) -> None:
-    """Raises ValueError where an option lacks its part of the state."""
+    """Raises ValueError where an option lacks its part of the state, or a part its option."""
     for part, option in needed.items():
-        if option and getattr(state, part) is None:
+        has = getattr(state, part) is not None
+        if option != has and (option or part != "prev_value"):  # the published rules share states
             raise ValueError(
-                f"{part}=None: this state was made without {_OPTIONS[part]}; make it with the init "
-                "of this optimizer."
+                f"{part}{'' if has else '=None'}: this state was made with{'' if has else 'out'} "
+                f"{_OPTIONS[part]}; make it with the init of this optimizer."
             )
 
 

@@ -30,6 +30,7 @@ from jax import lax
 
 from optax_rprop import _packing
 
+DEFAULT_DECAY = 0.8
 # Powers of two, which no type rounds.
 FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 
@@ -39,6 +40,11 @@ def slope_dtype(packed: Any) -> jnp.dtype:
     dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
     # Not jnp.promote_types, which raises where JAX is told to promote no types.
     return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
+
+
+def usable(decay: jax.Array) -> jax.Array:
+    """A decay that leaves a number of every average: a traced one is not checked."""
+    return jnp.where((decay > 0) & (decay < 1), decay, DEFAULT_DECAY)
 
 
 def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:

@@ -87,6 +87,7 @@ def pack_initial(step_size: jax.Array) -> jax.Array:
 
 def pack_number(step_size: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike) -> np.ndarray:
     """The same for one known number of any type, in NumPy, without a program."""
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # float32 for float64 without jax_enable_x64
     real = jnp.finfo(dtype).dtype
     number = np.real(np.asarray(step_size)).astype(jax.dtypes.canonicalize_dtype(float))
     held = min(max(float(number.astype(real)), smallest_step_size(real)), LARGEST_STEP_SIZE)

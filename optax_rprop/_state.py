@@ -68,10 +68,10 @@ class ScaleByRpropState(NamedTuple):
     num_steps: jax.Array | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(packed=<one float a weight: read it with step_sizes and "
-            f"prev_signs>, prev_value={self.prev_value})"
-        )
+        """Without the packed numbers, which would be taken for step sizes."""
+        rest = [f"{name}={part}" for name, part in self._asdict().items() if name != "packed"]
+        packed = "packed=<one float a weight: read it with step_sizes and prev_signs>"
+        return f"{type(self).__name__}({', '.join([packed, *rest])})"
 
     @property
     def step_sizes(self) -> optax.Params:
@@ -310,7 +310,8 @@ def all_done(states: list[ScaleByRpropState], tolerance: PerWeight) -> jax.Array
         for (_, leaf, factor), own in zip(leaves, tolerances, strict=True)
         if leaf.packed is not None
     ]
-    started = [_start.is_over(state.num_steps) for state in states if state.num_steps is not None]
+    counts = [state.num_steps for state in states if state.num_steps is not None]
+    started = [_start.is_over(jnp.asarray(count)) for count in counts]  # in Flax, no arrays
     return jnp.all(jnp.array(done + started, dtype=bool))
 
 

@@ -135,6 +135,8 @@ def scale_by_rprop(
         if learning_rate is None:
             state = state._replace(num_steps=_scalar_beside(params, 0, jnp.int32))
         if momentum is not None:
+            if _checks.is_known(momentum):
+                _checks.check_values({"momentum": momentum})
             dtype = _momentum.slope_dtype(packed)
             factor = _scalar_beside(params, _momentum.FIRST_FACTOR, dtype)
             average = jax.tree.map(jnp.zeros_like, packed)
@@ -195,7 +197,7 @@ def scale_by_rprop(
             slopes = [_slope(leaf, along.slope_scale) for leaf in leaves]
             slope = sum(slopes, start=jnp.zeros_like(along.factor))
             coefficient, factor, scale = _momentum.adapt(slope, along.factor, along.slope_scale)
-            decay = _hyperparameters.real(momentum, along.factor)
+            decay = _momentum.usable(_hyperparameters.real(momentum, along.factor))
             shared = shared._replace(coefficient=coefficient, decay=decay)
             along = along._replace(factor=factor, slope_scale=scale)
         if undo_nonfinite:

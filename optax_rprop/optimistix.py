@@ -137,10 +137,13 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     ):
         for name, tolerance in {"rtol": rtol, "atol": atol}.items():
             _checks.check_tolerance(name, tolerance)
-        self.rtol, self.atol, self.norm = rtol, atol, norm
-        self.hyperparams = Hyperparams(
+        hyperparams = Hyperparams(
             learning_rate, eta_minus, eta_plus, 0.0, max_step_size, lower, upper
         )
+        self.rtol, self.atol, self.hyperparams = _hyperparameters.as_floats(
+            (rtol, atol, hyperparams)
+        )
+        self.norm = norm
         self.rule, self.momentum = rule, momentum
         self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
         self._rprop()  # raises its errors here

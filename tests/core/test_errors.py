@@ -177,6 +177,37 @@ def test_the_alias_is_a_rule_too():
     chex.assert_trees_all_equal(*ends)
 
 
+def test_bounds_that_a_narrow_type_cannot_hold():
+    """They are infinite there, without a warning of NumPy's."""
+    optimizer, params = optax_rprop.rprop(0.1, lower=-1e6, upper=1e6), jnp.ones(2, jnp.float16)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates, np.float16([-0.1, -0.1]))
+
+
+def test_a_step_dtype_of_float64_without_64_bit_types():
+    """JAX warns, and makes it float32."""
+    with pytest.warns(UserWarning, match="float64 .*is not available"):
+        state = optax_rprop.rprop(0.1, step_dtype="float64").init(jnp.zeros(2))
+    assert state[0].packed.dtype == jnp.float32
+    np.testing.assert_array_equal(optax_rprop.step_sizes(state), np.float32([0.1, 0.1]))
+
+
+@pytest.mark.parametrize(
+    ("given", "made_with"),
+    [
+        ({"undo_nonfinite": True}, "undo_nonfinite=True"),
+        ({"momentum": 0.8}, "momentum"),
+        ({"learning_rate": None}, "learning_rate=None"),
+    ],
+)
+def test_a_state_of_other_options(given, made_with):
+    plain, other = optax_rprop.scale_by_rprop(), optax_rprop.scale_by_rprop(**given)
+    with pytest.raises(ValueError, match=f"=None: this state was made without {made_with}"):
+        other.update(PARAMS, plain.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=f": this state was made with {made_with}.*init of this"):
+        plain.update(PARAMS, other.init(PARAMS), PARAMS)
+
+
 def test_undo_nonfinite_needs_its_state_and_params():
     optimizer = optax_rprop.rprop(undo_nonfinite=True)
     with pytest.raises(ValueError, match=r"params=None, but .*undo_nonfinite.*state, params\)"):

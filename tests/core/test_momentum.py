@@ -251,6 +251,22 @@ def test_rules_that_undo_are_refused(rule):
         optax_rprop.scale_by_rprop(rule=rule, momentum=0.8)
 
 
+@pytest.mark.parametrize("wrap", [lambda made: made, optax.inject_hyperparams])
+@pytest.mark.parametrize("momentum", [0.0, 1.0, np.nan])
+def test_a_decay_that_is_an_array_is_read_in_init(momentum, wrap):
+    optimizer = wrap(MAKE)(0.1, momentum=jnp.float32(momentum))
+    with pytest.raises(ValueError, match=f"momentum={momentum:g} must be a number above 0"):
+        optimizer.init(jnp.zeros(2))
+
+
+def test_a_decay_that_is_traced_becomes_the_default():
+    def path_with(momentum):
+        return path(MAKE(0.1, momentum=momentum), jnp.zeros(3), jnp.ones((5, 3)))[0]
+
+    for momentum in (0.0, 1.0, -1.0, np.nan):
+        streams.assert_same_bits(jax.jit(path_with)(momentum), jax.jit(path_with)(0.8))
+
+
 @pytest.mark.parametrize(
     ("momentum", "error", "message"),
     [

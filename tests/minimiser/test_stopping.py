@@ -330,6 +330,16 @@ def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes(fn):
         np.testing.assert_allclose(solution.value, target, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, np.array], ids=lambda kind: kind.__name__)
+def test_integers_beyond_32_bits(kind):
+    with jax.enable_x64(False):
+        solver = RpropMinimiser(0, kind(2**40), lower=kind(-5 * 10**9), max_step_size=kind(2**31))
+        optimistix.minimise(lambda y, args: y**2, solver, jnp.float32(1.0), throw=False)
+        low = RpropMinimiser(1e-3, 1e-3, upper=kind(-5 * 10**9))
+        with pytest.raises(Exception, match="y0 must lie between"):
+            optimistix.minimise(lambda y, args: y**2, low, jnp.float32(-4e9))
+
+
 @pytest.mark.parametrize("start", [-0.1, 1.1, [0.5, 7.0]])
 def test_start_outside_the_box(start):
     with pytest.raises(Exception, match="y0 must lie between lower and upper"):

@@ -95,6 +95,13 @@ def test_flax_nnx_optimizer(make):
     assert_follows_papers(make, *run_nnx(make()))
 
 
+def test_converged_reads_an_nnx_optimizer():
+    """The leaves of its state are no arrays."""
+    _, opt_state = run_nnx(optax_rprop.rprop_momentum())
+    assert optax_rprop.converged(opt_state, 1e9)
+    assert not optax_rprop.converged(opt_state, 1e-9)
+
+
 def train_state(make):
     module = pytest.importorskip("flax.training.train_state")
     return module.TrainState.create(apply_fn=None, params=tree(VALUES), tx=make())
