@@ -162,7 +162,7 @@ def check_scalars(
         if not isinstance(value, (*NUMBERS, jax.Array)):
             raise TypeError(
                 f"{name}={value!r} must be a number; pass a schedule through "
-                "optax.inject_hyperparams."
+                "optax.inject_hyperparams, and one number for all parameters."
             )
         if np.shape(value) != ():
             raise ValueError(f"{name}={value!r} must be one number for all parameters.")
@@ -313,8 +313,9 @@ def check_parameter(path: tuple, parameter: Any) -> None:
     if not has_gradient:
         raise TypeError(
             f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point, with a sign, "
-            "or complex. Convert it with .astype(float), keep it out with optax.masked or "
-            "optax.partition, or hand over eqx.filter(module, eqx.is_inexact_array) alone."
+            "or complex, an array of JAX or NumPy. Convert it with .astype(float), keep it out "
+            "with optax.masked or optax.partition, or hand over "
+            "eqx.filter(module, eqx.is_inexact_array) alone."
         )
 
 
@@ -347,7 +348,7 @@ def check_params(params: Any) -> None:
         )
 
 
-def check_value(value: Any) -> None:
+def check_loss(value: Any, name: str = "value") -> None:
     """Raises ValueError where irprop_plus lacks the loss, TypeError unless it is one number."""
     if value is None:
         raise ValueError(
@@ -358,7 +359,7 @@ def check_value(value: Any) -> None:
     is_number = isinstance(value, (*NUMBERS, jax.Array))
     if not is_number or np.shape(value) != () or np.iscomplexobj(value):
         raise TypeError(
-            f"value={value!r} must be one real number, the loss: take its mean or sum; where "
+            f"{name}={value!r} must be one real number, the loss: take its mean or sum; where "
             "has_aux=True made it a pair, pass its first part."
         )
 
@@ -434,7 +435,8 @@ def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
 
 def check_tolerance(name: str, tolerance: Any) -> None:
     """Raises TypeError for what is no number, ValueError for one that no step size can meet."""
-    for path, value in jax.tree_util.tree_flatten_with_path(tolerance)[0]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tolerance)
+    for path, value in leaves or [((), tolerance)]:
         where = jax.tree_util.keystr(path)
         if not isinstance(value, (*NUMBERS, jax.Array)) or np.iscomplexobj(value):
             raise TypeError(f"{name}{where}={value!r} must be a real number or an array of them.")

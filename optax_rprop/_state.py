@@ -117,7 +117,7 @@ class ScaleByRpropState(NamedTuple):
           (Array([0.1, 0.2], dtype=float32), Array([-1,  0], dtype=int8))
         """
         if prev_value is not None:
-            _checks.check_value(prev_value)
+            _checks.check_loss(prev_value, "prev_value")
             prev_value = jnp.asarray(prev_value, dtype=float)
         return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
 

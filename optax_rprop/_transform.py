@@ -78,7 +78,8 @@ def scale_by_rprop(
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
       max_step_size: the largest step size.
-      rule: the name of the optimizer whose rule this is.
+      rule: `"rprop_minus"`, `"irprop_minus"` (also `"rprop"`), `"rprop_plus"`, `"irprop_plus"` or
+        `"shark_irprop_minus"`: as the optimizer of that name.
       momentum: the decay of the average of past moves, for a rule that undoes nothing; None
         for none: see `rprop_momentum`.
       step_dtype: the type of real parameters' step sizes.
@@ -160,7 +161,7 @@ def scale_by_rprop(
         del extra_args
         _checks.check_state(state, ScaleByRpropState)
         if the_rule.needs_value or (undo_nonfinite and value is not None):
-            _checks.check_value(value)
+            _checks.check_loss(value)
             value = jnp.asarray(value, float)
         if needs_params:
             _checks.check_params(params)

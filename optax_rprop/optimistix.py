@@ -13,7 +13,8 @@ try:
     from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Scalar
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"optax_rprop.optimistix needs {error.name}: pip install 'optax_rprop[optimistix]'",
+        f"optax_rprop.optimistix needs {error.name}: pip install 'optax_rprop[optimistix]' "
+        "(from a clone, pip install '.[optimistix]')",
         name=error.name,
     ) from error
 
@@ -29,7 +30,7 @@ Fn: TypeAlias = Callable[[Y, Any], tuple[Scalar, Aux]]
 
 # In a narrow valley, step sizes come down to its width long before its end. So they must be this
 # many times smaller than the tolerance.
-_MARGIN = 4096
+_MARGIN = 2**16
 # They must be so in this many steps in a row: if the valley still leads downhill, momentum grows
 # again meanwhile.
 _QUIET_STEPS = 100
@@ -58,7 +59,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     200 to 1,000 steps, and Optimistix allows 256 unless `max_steps` says more.
 
     The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops when, for 100 steps
-    in a row, every step size and every move along the momentum's average was at most 1/4096 of
+    in a row, every step size and every move along the momentum's average was at most 1/65536 of
     it, or as small as the rounding of its weight. A weight whose gradient is exactly zero, or
     pushes it against a bound, needs no small step size. Success means that, as far as 100 such
     steps can tell, each weight is within its tolerance of a minimum.
@@ -88,7 +89,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       max_step_size: by default the largest that there is: no weight is out of reach.
-      rule: as for `optax_rprop.scale_by_rprop`.
+      rule: the name of a published rule, as for `optax_rprop.scale_by_rprop`; with one that
+        undoes steps, pass `momentum=None`.
       momentum: the decay of the average of past moves; None for the published rule.
       lower: bounds below the weights (default: none).
       upper: bounds above them.

@@ -254,6 +254,7 @@ def test_each_parameter_has_its_own_tolerance():
     ("tolerance", "error", "message"),
     [
         ("1e-3", TypeError, "tolerance='1e-3' must be a real number or an array"),
+        (None, TypeError, "tolerance=None must be a real number or an array"),
         ({"a": 1e-3, "b": None}, ValueError, r"tolerance has no value for parameter \['b'\]"),
         ({"a": 1e-3, "b": "x"}, TypeError, r"tolerance\['b'\]='x' must be a real number"),
         ({"a": 1e-3, "b": 0.0}, ValueError, r"tolerance\['b'\]=0 must be a number above 0"),
