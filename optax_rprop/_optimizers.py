@@ -174,7 +174,7 @@ def irprop_minus(
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
-      >>> def loss(params):  # scales that no one learning rate suits
+      >>> def loss(params):  # no single learning rate suits all
       ...     return jnp.sum(jnp.array([1e-4, 1.0, 1e4]) * params**2)
       >>> params = jnp.array([3.0, -2.0, 1.0])
       >>> optimizer = optax_rprop.irprop_minus(0.1)
