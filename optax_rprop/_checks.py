@@ -79,8 +79,8 @@ GAIN_INTERVALS = {
     "min_gain": Interval(0, 1, "(]", "gains start at 1", 0.1),
     "max_gain": Interval(1, np.inf, "[)", "gains start at 1", 10.0),
 }
-# The option that each part of the state belongs to.
-_OPTIONS = {
+# The option that each field of the state belongs to.
+_MADE_WITH = {
     "prev_value": "irprop_plus, or by from_step_sizes without prev_value",
     "num_steps": "learning_rate=None, as rprop_momentum() is",
     "along": "momentum",
@@ -364,8 +364,8 @@ def check_loss(value: Any, name: str = "value") -> None:
         )
 
 
-def parts_of(tree: Any, name: str, treedef: Any) -> list:
-    """The part of a tree beside each leaf of the gradients, whose structure is `treedef`.
+def leaves_of(tree: Any, name: str, treedef: Any) -> list:
+    """What a tree has beside each leaf of the gradients, whose structure is `treedef`.
 
     Raises ValueError where the two differ: JAX's own message would print a packed state.
     """
@@ -395,9 +395,9 @@ def _difference(tree: Any, name: str, treedef: Any) -> str:
 # States
 
 
-def check_state(state: Any, kind: type, parts: int | None = None) -> None:
-    """Raises TypeError for anything but a state of this kind, and of so many parts."""
-    if not isinstance(state, kind) or (parts is not None and len(state) != parts):
+def check_state(state: Any, kind: type, length: int | None = None) -> None:
+    """Raises TypeError for anything but a state of this kind, and of this length."""
+    if not isinstance(state, kind) or (length is not None and len(state) != length):
         given, made = type(state), "tuple" if kind is tuple else f"optax_rprop.{kind.__name__}"
         raise TypeError(
             f"state is a {given.__module__}.{given.__name__}, not the {made} that init made: call "
@@ -406,14 +406,14 @@ def check_state(state: Any, kind: type, parts: int | None = None) -> None:
         )
 
 
-def check_parts(state: Any, needed: Mapping[str, bool]) -> None:
-    """Raises ValueError where an option lacks its part of the state, or a part its option."""
-    for part, option in needed.items():
-        has = getattr(state, part) is not None
-        if option != has and (option or part != "prev_value"):  # the published rules share states
+def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
+    """Raises ValueError where an option lacks its field of the state, or a field its option."""
+    for field, option in needed.items():
+        has = getattr(state, field) is not None
+        if option != has and (option or field != "prev_value"):  # the published rules share states
             raise ValueError(
-                f"{part}{'' if has else '=None'}: this state was made with{'' if has else 'out'} "
-                f"{_OPTIONS[part]}; make it with the init of this optimizer."
+                f"{field}{'' if has else '=None'}: this state was made with{'' if has else 'out'} "
+                f"{_MADE_WITH[field]}; make it with the init of this optimizer."
             )
 
 

@@ -6,7 +6,7 @@ an error, and an error takes all weights back to it. Weights at fault shrink the
 and forget their sign; the others keep both. At fault are the weights that moved and have a
 NaN gradient; if there is none, all that moved.
 
-A weight whose own gradient was NaN rests in the next step, so that the others get on: a
+A weight whose own gradient was NaN skips the next step, so that the others get on: a
 weight may be nearer to its edge than its smallest step size. And a weight at fault is
 marked with the step size that it would have without errors, shrunk by reversals alone: a
 step size that errors made small brackets no minimum.
@@ -29,7 +29,7 @@ _MOST_RETURNS = 8
 class Verdict(NamedTuple):
     """What all weights together say of the point where the gradient was taken: scalars."""
 
-    goes_back: jax.Array  # it is not used
+    goes_back: jax.Array  # the point is not used: all weights go back
     blames: jax.Array  # some weights are at fault
     blames_nan: jax.Array  # of those that moved, the ones with a NaN gradient
 
@@ -99,17 +99,17 @@ def _go_on(
     new: LeafState,
 ) -> tuple[jax.Array, LeafState]:
     mark = _packing.to_compute_dtype(old.mark)
-    rests = mark < 0
+    skips = mark < 0
 
-    def unless_it_rests(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(rests, old, new)
+    def unless_it_skips(before: jax.Array, after: jax.Array) -> jax.Array:
+        return jnp.where(skips, before, after)
 
     change = _rules.compare(gradient, _packing.to_compute_dtype(old.packed))
     unshrunk = lax.abs(mark) * jnp.where(change.reversed, factors.eta_minus, 1)
     caught_up = _packing.step_size(_packing.to_compute_dtype(new.packed)) >= unshrunk
-    return jnp.where(rests, 0, rule_step), new._replace(
-        packed=unless_it_rests(old.packed, new.packed),
-        average=jax.tree.map(unless_it_rests, old.average, new.average),
+    return jnp.where(skips, 0, rule_step), new._replace(
+        packed=unless_it_skips(old.packed, new.packed),
+        average=jax.tree.map(unless_it_skips, old.average, new.average),
         finite=parameter.astype(old.finite.dtype),
         mark=jnp.where(caught_up, 0, unshrunk).astype(old.mark.dtype),
     )

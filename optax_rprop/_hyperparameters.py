@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 from optax_rprop import _checks, _packing
 from optax_rprop._rules import Factors
 
-# A number, an array, or a pytree prefix of the parameters that ends in those.
 PerWeight: TypeAlias = ArrayLike | optax.Params
 
 
@@ -51,13 +50,12 @@ def flatten(tree: Any) -> tuple[list[tuple], list, Any]:
     return [path for path, _ in leaves], [leaf for _, leaf in leaves], treedef
 
 
-def per_leaf(hyperparams: Hyperparams, tree: Any) -> list[Hyperparams]:
-    """Each leaf's own hyperparameters, for every leaf of `tree`, of which None is one.
+def per_leaf(hyperparams: Hyperparams, paths: list[tuple], leaves: list) -> list[Hyperparams]:
+    """Each leaf's own hyperparameters, for every leaf of a tree, after `flatten`.
 
     A leaf without a bound has None. Raises ValueError where a key or a shape does not fit.
     """
     optional = ["lower", "upper"] + ["learning_rate"] * (hyperparams.learning_rate is None)
-    paths, leaves, _ = flatten(tree)
     columns = (
         broadcast_prefix(name, value, paths, leaves, name in optional)
         for name, value in hyperparams._asdict().items()
@@ -106,12 +104,12 @@ def factors(own: Hyperparams, packed: jax.Array) -> Factors:
 
 def step_size(number: ArrayLike, packed: jax.Array) -> jax.Array:
     """A hyperparameter as a step size that the state can hold."""
-    return _broadcast(_packing.clip_to_range(real(number, packed)), packed)
+    return broadcast(_packing.clip_to_range(real(number, packed)), packed)
 
 
 def _factor(number: ArrayLike, packed: jax.Array) -> jax.Array:
     number = real(number, packed)
-    return _broadcast(jnp.where(number == number, number, 1), packed)  # a traced NaN: no change
+    return broadcast(jnp.where(number == number, number, 1), packed)  # a traced NaN: no change
 
 
 def bounds(own: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -120,14 +118,9 @@ def bounds(own: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array
 
     def bound(number: ArrayLike | None, otherwise: float) -> jax.Array:
         number = jnp.real(jnp.asarray(otherwise if number is None else number))
-        return _broadcast(real(jnp.clip(number, -largest, largest), parameter), parameter)
+        return broadcast(jnp.clip(number, -largest, largest), parameter)
 
     return bound(own.lower, -largest), bound(own.upper, largest)
-
-
-def tolerance(number: ArrayLike, packed: jax.Array) -> jax.Array:
-    """A tolerance for each step size of a leaf, in its own type."""
-    return _broadcast(real(number, packed), packed)
 
 
 def real(number: ArrayLike, array: jax.Array) -> jax.Array:
@@ -136,7 +129,9 @@ def real(number: ArrayLike, array: jax.Array) -> jax.Array:
     return jnp.real(jnp.asarray(number)).astype(array.dtype)
 
 
-def _broadcast(number: jax.Array, array: jax.Array) -> jax.Array:
+def broadcast(number: ArrayLike, array: jax.Array) -> jax.Array:
+    """A hyperparameter in the type and the shape of a real array."""
+    number = real(number, array)
     if number.ndim == 0:
         return lax.full_like(array, number)
     # Plus zero: the sum takes the array's sharding where mesh axes are explicit.

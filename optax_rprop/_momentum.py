@@ -17,9 +17,7 @@ so that it keeps itself going. What decides are still signs, of each gradient an
 one evaluation is one step, and no scale of the loss or of a weight makes a difference.
 
 This is this library's own. Related: restarts where a momentum leads uphill (O'Donoghue and
-Candes, "Adaptive restart for accelerated gradient schemes", Foundations of Computational
-Mathematics 15, 2015); rates that adapt to the agreement with an average (Jacobs, "Increased
-rates of convergence through learning rate adaptation", Neural Networks 1, 1988).
+Candes 2015); rates that adapt to the agreement with an average (Jacobs 1988).
 """
 
 from typing import Any
@@ -90,7 +88,7 @@ def move(
     average: jax.Array,
     coefficient: jax.Array,
     decay: jax.Array,
-    limit: jax.Array,
+    largest: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The whole move, and the new average, which stays within a limit.
 
@@ -101,21 +99,21 @@ def move(
     old = _packing.to_compute_dtype(average)
     coefficient, decay = coefficient.astype(old.dtype), decay.astype(old.dtype)
     kept = decay + (1 - decay) * coefficient
-    new = _within(kept * old + (1 - decay) * step, limit).astype(average.dtype)
+    new = _within(kept * old + (1 - decay) * step, largest).astype(average.dtype)
     return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
 
 
 def average_of(
-    made: jax.Array, average: jax.Array, decay: jax.Array, limit: jax.Array
+    cut_move: jax.Array, average: jax.Array, decay: jax.Array, largest: jax.Array
 ) -> jax.Array:
     """The new average, after a move that was cut."""
     old = _packing.to_compute_dtype(average)
-    decay, made = decay.astype(old.dtype), made.astype(old.dtype)
-    new = decay * old + (1 - decay) * made
-    return _within(new, limit).astype(average.dtype)
+    decay, cut_move = decay.astype(old.dtype), cut_move.astype(old.dtype)
+    new = decay * old + (1 - decay) * cut_move
+    return _within(new, largest).astype(average.dtype)
 
 
-def _within(average: jax.Array, limit: jax.Array) -> jax.Array:
+def _within(average: jax.Array, largest: jax.Array) -> jax.Array:
     # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
-    bound = lax.select(average > 0, limit, -limit)
-    return lax.select(lax.abs(average) > limit, bound, average)
+    bound = lax.select(average > 0, largest, -largest)
+    return lax.select(lax.abs(average) > largest, bound, average)

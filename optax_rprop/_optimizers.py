@@ -390,7 +390,7 @@ def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=N
     init, descend = optax.chain(steps, optax.scale(-1))
 
     def update(updates, state, params=None, **extra_args):
-        _checks.check_state(state, tuple, parts=2)
+        _checks.check_state(state, tuple, length=2)
         return descend(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)

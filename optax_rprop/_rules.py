@@ -12,7 +12,7 @@ remembered; a gradient that is zero or NaN has no sign, and its weight stays. Wh
 gradient reversed, the rules differ: see `RULES`.
 
 Riedmiller & Braun 1993 (rprop_plus), Riedmiller 1994 (rprop_minus), Igel & Huesken 2000
-and 2003 (both irprop); Shark and OpenCV call the last one iRprop-.
+and 2003 (both irprop); Shark and OpenCV call shark_irprop_minus iRprop-.
 """
 
 from typing import NamedTuple
@@ -88,17 +88,9 @@ def compare_losses(value: jax.Array, prev_value: jax.Array) -> tuple[jax.Array, 
 def step(
     rule: Rule, packed: jax.Array, gradient: jax.Array, factors: Factors, rose: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of a rule for every weight of an array.
+    """One step of a rule, for arrays of one shape: the new packed state, and the step.
 
-    Args:
-      rule: one of `RULES`.
-      packed: the step sizes and signs, real, of any shape.
-      gradient: of the same shape, real, of any floating-point type.
-      factors: how the step sizes change.
-      rose: boolean scalar, whether the loss rose.
-
-    Returns:
-      The new step sizes and signs, and the step, which the caller subtracts.
+    The step is to be subtracted. `rose` is a boolean scalar, whether the loss rose.
     """
     old = _packing.to_compute_dtype(packed)
     change = compare(gradient, old)

@@ -36,7 +36,7 @@ class DomainState(NamedTuple):
       finite_params: the parameters at the last point where everything was finite.
       marks: a pytree shaped like the parameters, of the step sizes' types: where domain errors
         shrank a step size, what it would be by reversals alone, negative if the weight
-        rests in the next step; else 0.
+        skips the next step; else 0.
       returns: an int32 scalar, how many steps may still go back to `finite_params`.
     """
 
@@ -143,7 +143,7 @@ def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:
     columns = (
         [None] * treedef.num_leaves
         if tree is None
-        else _checks.parts_of(tree, "the state", treedef)
+        else _checks.leaves_of(tree, "the state", treedef)
         for tree in trees
     )
     return list(map(LeafState, *columns))
@@ -187,8 +187,8 @@ def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLi
 def _pack_signs(step_size: jax.Array, sign: jax.Array) -> jax.Array:
     def pack(step_size: jax.Array, sign: jax.Array) -> jax.Array:
         has_sign = (sign > 0) | (sign < 0)
-        fresh = lax.full_like(has_sign, False)
-        return _packing.pack(_packing.clip_to_range(step_size), sign > 0, has_sign, fresh)
+        at_rest = lax.full_like(has_sign, False)
+        return _packing.pack(_packing.clip_to_range(step_size), sign > 0, has_sign, at_rest)
 
     return by_parts(pack, step_size, sign)
 
@@ -325,8 +325,8 @@ def _is_done(
     average has to be as small.
     """
 
-    def waiting(leaf: LeafState) -> jax.Array:
-        limit = _hyperparameters.tolerance(tolerance, leaf.packed)
+    def not_done(leaf: LeafState) -> jax.Array:
+        limit = _hyperparameters.broadcast(tolerance, leaf.packed)
         small = _packing.step_size(leaf.packed) <= limit
         if leaf.mark is not None:
             small &= lax.abs(leaf.mark) <= limit
@@ -335,4 +335,4 @@ def _is_done(
             done &= lax.abs(leaf.average) * factor.astype(limit.dtype) <= limit
         return jnp.any(~done).astype(limit.dtype)
 
-    return by_parts(waiting, leaf) == 0
+    return by_parts(not_done, leaf) == 0

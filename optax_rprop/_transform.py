@@ -37,7 +37,7 @@ class Leaf(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What is the same for all leaves in a step: scalars, None where an option is off."""
+    """What is the same for all leaves in a step: scalars; without its option, one is None."""
 
     rose: Any = False
     num_steps: Any = None
@@ -124,7 +124,7 @@ def scale_by_rprop(
 
     def init(params: optax.Params) -> Any:
         paths, leaves, treedef = _hyperparameters.flatten(params)
-        owns = _hyperparameters.per_leaf(hyperparams, params)
+        owns = _hyperparameters.per_leaf(hyperparams, paths, leaves)
         packed = treedef.unflatten(
             None if leaf is None else _init_leaf(path, leaf, own, step_dtype)
             for path, leaf, own in zip(paths, leaves, owns, strict=True)
@@ -165,26 +165,24 @@ def scale_by_rprop(
             value = jnp.asarray(value, float)
         if needs_params:
             _checks.check_params(params)
-        _checks.check_parts(state, needed)
+        _checks.check_fields(state, needed)
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)
         parameters = [None] * len(paths)
         if needs_params:
-            parameters = _checks.parts_of(params, "params", treedef)
-        owns = _hyperparameters.per_leaf(hyperparams, updates)
+            parameters = _checks.leaves_of(params, "params", treedef)
+        owns = _hyperparameters.per_leaf(hyperparams, paths, gradients)
         leaves = list(map(Leaf, gradients, parameters, owns, split(state, treedef)))
         for path, leaf in zip(paths, leaves, strict=True):
             _check_leaf(path, leaf)
 
         shared, state = ask_all(leaves, state, value)
-        steps, after = [], []
-        for leaf in leaves:
-            step, leaf_state = None, leaf.state
-            if leaf.gradient is not None:  # beside a None, the parameter is left alone
-                step, leaf_state = _update_leaf(leaf, shared, the_rule)
-            steps.append(step)
-            after.append(leaf_state)
-        return treedef.unflatten(steps), join(state, treedef, after)
+        moved = [  # where the gradient is None, the parameter is left alone
+            (None, leaf.state) if leaf.gradient is None else _update_leaf(leaf, shared, the_rule)
+            for leaf in leaves
+        ]
+        steps = treedef.unflatten([step for step, _ in moved])
+        return steps, join(state, treedef, [leaf_state for _, leaf_state in moved])
 
     def ask_all(leaves: list[Leaf], state: Any, value: Any) -> tuple[Shared, Any]:
         """What a step asks of all leaves together; the state with its next scalars."""
@@ -308,9 +306,9 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             eta_plus = _start.eta_plus(factors.eta_plus, shared.num_steps)
             factors = factors._replace(eta_plus=eta_plus)
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
-        average, decay, limit = old.average, shared.decay, factors.max_step_size
+        average, decay, largest = old.average, shared.decay, factors.max_step_size
         if shared.coefficient is not None:
-            step, average = _momentum.move(step, average, shared.coefficient, decay, limit)
+            step, average = _momentum.move(step, average, shared.coefficient, decay, largest)
         step = finite_cast(step, gradient.dtype)
         if own.lower is not None or own.upper is not None:
             cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
@@ -319,8 +317,8 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
             step = cut.step
             if shared.coefficient is not None:
-                made = _momentum.average_of(cut.step, old.average, decay, limit)
-                average = jnp.where(cut.at_lower | cut.at_upper, made, average)
+                at_bound = _momentum.average_of(cut.step, old.average, decay, largest)
+                average = jnp.where(cut.at_lower | cut.at_upper, at_bound, average)
         new = old._replace(packed=packed, average=average)
         if shared.verdict is None:
             return step, new

@@ -47,7 +47,7 @@ class _State(eqx.Module, Generic[Y]):
     num_steps: Int[Array, ""]
     y: Y  # where fn was last evaluated, and its value there
     f: Scalar
-    is_lost: Bool[Array, ""]  # fn, its gradient or y was not finite at the start
+    bad_start: Bool[Array, ""]  # fn, its gradient or y was not finite at the start
     quiet_steps: Int[Array, ""]  # how many, up to now, all step sizes were small enough
     rprop: ScaleByRpropState
 
@@ -147,7 +147,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         )
         self.norm = norm
         self.rule, self.momentum = rule, momentum
-        self.verbose = verbose if callable(verbose) else _print if verbose else _quiet
+        self.verbose = verbose if callable(verbose) else _print if verbose else _silent
         self._rprop()  # raises its errors here
 
     def _rprop(self, min_step_size: PyTree[ArrayLike] = 0.0) -> Any:  # Optax's trees are not Y
@@ -168,7 +168,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             if x is None:
                 return None
             size, rounding = _size_and_rounding(x)
-            rtol, atol = (_hyperparameters.tolerance(number, size) for number in (rtol, atol))
+            rtol, atol = (_hyperparameters.broadcast(number, size) for number in (rtol, atol))
             return jnp.maximum((rtol * size + atol) / _MARGIN, rounding)
 
         return treedef.unflatten(map(of_leaf, leaves, rtols, atols))
@@ -186,18 +186,17 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         """A fresh state, once the start is seen to fit the solver."""
         _checks.check_options(options)
         small = self._small_steps(y)
-        chosen = self.hyperparams.learning_rate is None
-        least = jax.tree.map(lambda x: _LEAST_START * x, small) if chosen else 0.0
-        rprop = self._check_start(y, small, self._rprop(least).init(y))
+        by_default = self.hyperparams.learning_rate is None
+        least_first = jax.tree.map(lambda x: _LEAST_START * x, small) if by_default else 0.0
+        rprop = self._check_start(y, small, self._rprop(least_first).init(y))
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
         return _State(jnp.array(0), y, f, jnp.array(False), jnp.array(0), rprop)
 
     def _check_start(self, y: Y, small: PyTree[Array], rprop: ScaleByRpropState) -> Any:
         """The state of Rprop, which raises an error if the start does not fit the solver."""
-        paths, leaves, _ = _hyperparameters.flatten(y)
-        owns = _hyperparameters.per_leaf(self.hyperparams, y)
-        _, smalls, _ = _hyperparameters.flatten(small)
-        _, firsts, _ = _hyperparameters.flatten(rprop.step_sizes)
+        paths, leaves, treedef = _hyperparameters.flatten(y)
+        owns = _hyperparameters.per_leaf(self.hyperparams, paths, leaves)
+        smalls, firsts = map(treedef.flatten_up_to, (small, rprop.step_sizes))
         wrong, messages = [jnp.array(False)], [""]
         for path, own, *arrays in zip(paths, owns, leaves, smalls, firsts, strict=True):
             if arrays[0] is None:
@@ -237,14 +236,14 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         is_usable = is_finite & ~_any(jax.tree.map(jnp.isnan, gradient))
         is_usable &= ~_any(jax.tree.map(lambda x: ~jnp.isfinite(x), y))
         small = self._small_steps(y)
-        least = jax.tree.map(lambda x: _FLOOR * x, small)
-        steps, rprop = self._rprop(least).update(gradient, state.rprop, y, value=f)
+        floor = jax.tree.map(lambda x: _FLOOR * x, small)
+        steps, rprop = self._rprop(floor).update(gradient, state.rprop, y, value=f)
         is_quiet = all_done([rprop], small) & is_finite
         new_state = _State(
             num_steps=state.num_steps + 1,
             y=y,
             f=f,
-            is_lost=(state.num_steps == 0) & ~is_usable,
+            bad_start=(state.num_steps == 0) & ~is_usable,
             quiet_steps=jnp.where(is_quiet, state.quiet_steps + 1, 0),
             rprop=rprop,
         )
@@ -261,8 +260,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         tags: frozenset[object],
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
         """Stops where every weight has been done for long enough, or at a start without hope."""
-        result = optx.RESULTS.where(state.is_lost, optx.RESULTS.nonfinite, optx.RESULTS.successful)
-        return state.is_lost | (state.quiet_steps >= _QUIET_STEPS), result
+        result = optx.RESULTS.where(
+            state.bad_start, optx.RESULTS.nonfinite, optx.RESULTS.successful
+        )
+        return state.bad_start | (state.quiet_steps >= _QUIET_STEPS), result
 
     def postprocess(
         self,
@@ -294,5 +295,5 @@ def _print(**values: tuple[str, Array]) -> None:
     jax.debug.print(text, *(value for _, value in values.values()))
 
 
-def _quiet(**values: tuple[str, Array]) -> None:
+def _silent(**values: tuple[str, Array]) -> None:
     del values

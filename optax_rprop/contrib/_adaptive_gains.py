@@ -198,8 +198,7 @@ def rmsprop_with_gains(
     rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
     _checks.check_scalars({"decay": decay, "eps": eps, **rate}, _checks.GAIN_INTERVALS)
 
-    def finite(updates: Any, params: Any) -> Any:
-        del params
+    def finite(updates: Any, _: Any) -> Any:
         return jax.tree.map(lambda gradient: _where_finite(gradient, 0), updates)
 
     return optax.chain(
@@ -217,7 +216,7 @@ def _update_leaf(
     """One leaf's scaled update, gains and averages. Traced once per shape."""
 
     def adapt(incoming: jax.Array, gain: jax.Array, average: jax.Array):
-        increase, decrease, decay, min_gain, max_gain = (
+        increase, decrease, average_decay, min_gain, max_gain = (
             _hyperparameters.real(number, gain) for number in hyperparameters
         )
         update = _where_finite(incoming.astype(gain.dtype), 0)
@@ -227,7 +226,7 @@ def _update_leaf(
         adapted = jnp.where(agreement == 0, gain, jnp.clip(adapted, min_gain, max_gain))
         # A traced hyperparameter can be NaN: it then changes nothing.
         gain = _where_finite(adapted, gain)
-        average = _where_finite(decay * average + (1 - decay) * update, average)
+        average = _where_finite(average_decay * average + (1 - average_decay) * update, average)
         # Where the product overflows, the update as it came.
         return finite_cast(_where_finite(gain * update, update), incoming.dtype), gain, average
 
