@@ -290,14 +290,6 @@ def test_bounds_are_numbers_arrays_or_prefixes():
     np.testing.assert_array_equal(updates["b"], [-2.0, -10.0])
 
 
-def test_complex_parts_have_the_same_bounds():
-    optimizer = optax_rprop.rprop(1.0, lower=-0.5, upper=0.25)
-    params = jnp.zeros(2, complex)
-    gradients = jnp.array([1 - 1j, -1 + 1j])
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    np.testing.assert_array_equal(updates, [-0.5 + 0.25j, 0.25 - 0.5j])
-
-
 @pytest.mark.parametrize("rule", streams.OPTIMIZERS)
 @pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
 def test_gradients_of_another_type(rule, dtypes):
@@ -327,16 +319,6 @@ def test_undo_inside_the_box():
     weights, step_sizes, _ = run(optimizer, starts, gradients)
     assert (weights <= upper).all()
     assert (step_sizes[1] == np.float32(0.05)).all()
-
-
-def test_without_bounds_nothing_is_compiled_for_them():
-    def lowered(**options):
-        optimizer = optax_rprop.rprop(0.1, **options)
-        params = jnp.zeros(3)
-        return jax.jit(optimizer.update).lower(params, optimizer.init(params), params).as_text()
-
-    assert lowered() == lowered(lower=None, upper=None)
-    assert lowered(lower=0.0) != lowered()
 
 
 def test_a_start_outside_is_an_error_or_moved_inside():

@@ -110,17 +110,6 @@ def test_a_leaf_is_traced_once_for_each_shape(name):
 
 
 @pytest.mark.parametrize("name", WITH_MOMENTUM)
-def test_compiles_once(name):
-    optimizer = getattr(optax_rprop, name)(0.01)
-    step = jax.jit(optimizer.update)
-    params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
-    state = optimizer.init(params)
-    for value in (1.0, 2.0, 3.0):
-        _, state = step(params, state, params, value=jnp.float32(value))
-    assert step._cache_size() == 1
-
-
-@pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_nothing_is_computed_in_bfloat16(name):
     """A CPU has no such arithmetic: it would convert before and after every operation."""
     optimizer = getattr(optax_rprop, name)(0.01, step_dtype="bfloat16")

@@ -325,13 +325,3 @@ def test_without_nan_nothing_changes(name):
     option = streams.run(make(undo_nonfinite=True), jnp.zeros(20), gradients, losses)
     for got, wanted in zip(option, plain, strict=True):
         streams.assert_same_bits(got, wanted)
-
-
-def test_off_is_the_plain_program():
-    def lowered(**options):
-        optimizer = optax_rprop.rprop(**options)
-        params = jnp.zeros(3)
-        return jax.jit(optimizer.update).lower(params, optimizer.init(params), params).as_text()
-
-    assert lowered() == lowered(undo_nonfinite=False)
-    assert lowered() != lowered(undo_nonfinite=True)

@@ -319,16 +319,6 @@ def test_twelve_steps_are_quick():
     np.testing.assert_allclose(grown, [2.0] * 11 + [1.2] * 3, rtol=1e-6)
 
 
-def test_outside_jit_nothing_is_compiled_again(caplog):
-    optimizer, ones = MAKE(), jnp.ones(3)
-    state = optimizer.init(ones)
-    for _ in range(2):
-        _, state = optimizer.update(ones, state)
-    with jax.log_compiles():
-        optimizer.update(ones, state)
-    assert not caplog.text
-
-
 def test_converged_waits_for_the_average():
     optimizer = MAKE(0.01)
     state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)))[1]

@@ -48,13 +48,6 @@ def test_one_float_per_weight():
     chex.assert_trees_all_equal_shapes_and_dtypes(state[0].packed, PARAMS)
 
 
-def test_complex_parameters_have_a_sign_for_either_part():
-    optimizer = optax_rprop.rprop(0.5)
-    _, state = optimizer.update(jnp.array([1 - 2j, 3j]), optimizer.init(jnp.zeros(2, complex)))
-    np.testing.assert_array_equal(optax_rprop.step_sizes(state), [0.5 + 0.5j, 0.5 + 0.5j])
-    np.testing.assert_array_equal(optax_rprop.prev_signs(state), [1 - 1j, 1j])
-
-
 def test_going_on_from_torch():
     """Torch's step sizes and previous gradient, taken after 100 steps, lead where torch goes."""
     golden = np.load(make_torch_rprop.PATH)

@@ -67,6 +67,7 @@ def test_large_weights_do_not_run_into_a_ceiling():
     solution = solve(lambda y, args: jnp.sum((y - 5e4) ** 2), np.zeros(2))
     assert solution.result == RESULTS.successful
     np.testing.assert_allclose(solution.value, 5e4, atol=1e-6)
+    assert solution.stats["num_steps"] < 400  # 690 with max_step_size=50
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -302,12 +303,6 @@ def test_unknown_options(options, message):
         optimistix.minimise(
             lambda y, args: y**2, RpropMinimiser(1e-3, 1e-3), jnp.array(1.0), options=options
         )
-
-
-def test_the_alias_of_the_rule():
-    ends = [solve(lambda y, args: (y - 1) ** 2, 0.0, rule=r) for r in ("rprop", "irprop_minus")]
-    assert ends[0].value == ends[1].value
-    assert ends[0].stats["num_steps"] == ends[1].stats["num_steps"]
 
 
 @pytest.mark.parametrize(
