@@ -91,8 +91,7 @@ def scale_by_rprop(
       A gradient transformation with a `ScaleByRpropState`.
 
     Raises:
-      TypeError: see `irprop_minus`.
-      ValueError: likewise; and for an unknown rule.
+      ValueError: for an unknown rule; for others, see `irprop_minus`.
 
     Example:
       >>> import jax.numpy as jnp, optax, optax_rprop

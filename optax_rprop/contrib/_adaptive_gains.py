@@ -18,13 +18,6 @@ class ScaleByAdaptiveGainsState(NamedTuple):
       gains: a pytree shaped like the parameters: the factor by which each weight's
         last update was scaled. A complex leaf holds a gain for either part.
       averages: likewise, the running averages of the incoming updates.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from optax_rprop import contrib
-      >>> opt_state = contrib.rmsprop_with_gains(0.01).init({"w": jnp.zeros(2)})
-      >>> optax.tree_utils.tree_get(opt_state, "gains")
-      {'w': Array([1., 1.], dtype=float32)}
     """
 
     gains: optax.Params
@@ -101,7 +94,7 @@ def scale_by_adaptive_gains(
     References:
       Jacobs, "Increased rates of convergence through learning rate adaptation",
       Neural Networks 1, 1988 (delta-bar-delta).
-      Hinton, "Neural networks for machine learning", lecture 6d, 2012.
+      Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
     hyperparameters = {
         "increase": increase,
@@ -168,7 +161,7 @@ def rmsprop_with_gains(
         twice as large.
       decay: that of the average of squared gradients (default 0.9).
       eps: added to that average, under the root (default 1e-8).
-      increase: as for `scale_by_adaptive_gains`, like those that follow (default 0.05).
+      increase: for it, those that follow and errors, see `scale_by_adaptive_gains` (default 0.05).
       decrease: shrinks a gain (default 0.8).
       average_decay: that of the average of updates (default 0.9).
       min_gain: the smallest gain (default 0.1).
@@ -179,10 +172,6 @@ def rmsprop_with_gains(
       that is NaN or infinite counts as zero. One whose square overflows, above 1.8e19 in
       float32, stops its weight for good, as in `optax.rmsprop`: clip such gradients.
 
-    Raises:
-      TypeError: see `scale_by_adaptive_gains`.
-      ValueError: likewise.
-
     Example:
       >>> import jax.numpy as jnp
       >>> from optax_rprop import contrib
@@ -191,9 +180,6 @@ def rmsprop_with_gains(
       >>> updates, opt_state = optimizer.update(jnp.array([0.01, -100.0]), opt_state)
       >>> print(updates.round(4))
       [-0.0316  0.0316]
-
-    References:
-      Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
     rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
     _checks.check_scalars({"decay": decay, "eps": eps, **rate}, _checks.GAIN_INTERVALS)
