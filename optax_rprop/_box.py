@@ -1,7 +1,8 @@
 """Box constraints: steps cut short so that a weight never leaves its bounds.
 
 Where a weight would leave [lower, upper], the step becomes the largest whose rounded
-difference with the weight stays inside. Its step size does not grow. Where it still moves,
+difference with the weight stays inside. Its step size does not grow, except where a bound
+holds a weight in the first steps of a start without a learning rate. Where it still moves,
 its sign is remembered, so that a reversal shrinks it as any other; where it rests on the
 bound, its sign is forgotten, and later it leaves by a step of that size. A rule that undoes
 remembers the length of the cut step as the step size, so that it can take that back.
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from optax_rprop import _packing
+from optax_rprop._rules import Factors
 
 
 class Cut(NamedTuple):
@@ -48,20 +50,31 @@ def shorten(parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.
 
 
 def remember(
-    old: jax.Array, new: jax.Array, cut: Cut, min_step_size: jax.Array, undoes: bool
+    old: jax.Array,
+    new: jax.Array,
+    cut: Cut,
+    factors: Factors,
+    undoes: bool,
+    growth: jax.Array | None = None,
 ) -> jax.Array:
-    """The packed state after steps that were cut, `new` after a whole one."""
+    """The packed state after steps that were cut, `new` after a whole one.
+
+    With a `growth`, the step size of a weight that a bound holds grows by it.
+    """
     before, after = _packing.to_compute_dtype(old), _packing.to_compute_dtype(new)
     step_size = lax.min(_packing.step_size(before), _packing.step_size(after))
     forward = _packing.signed_step(after)  # the rule's own step
     moves = ((cut.step > 0) & (forward > 0)) | ((cut.step < 0) & (forward < 0))
     if undoes:
         length = _packing.clip_to_range(lax.abs(cut.step).astype(step_size.dtype))
-        moves &= length >= min_step_size
+        moves &= length >= factors.min_step_size
         step_size = lax.select(moves, length, step_size)
     outwards = (cut.at_lower & (forward > 0)) | (cut.at_upper & (forward < 0))
     # A momentum moves a weight whose own gradient is zero, too.
     at_rest = _packing.is_at_rest(after) | ((cut.step == 0) & outwards)
+    if growth is not None:
+        grown = lax.min(step_size * growth.astype(step_size.dtype), factors.max_step_size)
+        step_size = lax.select(cut.step == 0, grown, step_size)
     packed = _packing.pack(step_size, forward > 0, moves, at_rest)
     return lax.select(cut.at_lower | cut.at_upper, packed.astype(new.dtype), new)
 

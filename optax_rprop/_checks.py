@@ -417,13 +417,16 @@ def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
             )
 
 
-def check_packed(path: tuple, dtype: Any) -> None:
-    """Raises TypeError for a type that cannot hold a packed state."""
-    if _packing.state_dtype(dtype) != dtype:
+def check_fit(path: tuple, gradient: Any, packed: Any, parameter: Any) -> None:
+    """Raises where a gradient does not fit its state or its parameter, or the state was cast."""
+    check_alike(path, "the gradient", gradient, "the state", packed)
+    if _packing.state_dtype(packed.dtype) != packed.dtype:
         raise TypeError(
-            f"the state of {name_of(path)} has dtype {dtype}, in which step sizes are lost; keep "
-            "the types that init made."
+            f"the state of {name_of(path)} has dtype {packed.dtype}, in which step sizes are lost; "
+            "keep the types that init made."
         )
+    if parameter is not None:
+        check_alike(path, "params", parameter, "the gradient", gradient)
 
 
 def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:

@@ -136,10 +136,8 @@ def irprop_minus(
       learning_rate: the first step size, in the units of the parameters, and nothing else
         (default 0.01). Like all of the next four, and the bounds, it is a number, an array that
         broadcasts to every parameter, or a pytree prefix of the parameters that ends in those.
-      eta_minus: the factor, between 0 and 1, that shrinks a step size where the gradient
-        changed sign (default 0.5).
-      eta_plus: the factor, above 1, that grows a step size where the gradient kept its sign
-        (default 1.2).
+      eta_minus: shrinks a step size where a gradient changed sign, between 0 and 1 (default 0.5).
+      eta_plus: grows a step size where a gradient kept its sign, above 1 (default 1.2).
       min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
         is a floor on the accuracy: in float64 take 1e-12 or less; 0 means the smallest that
         the state can hold, 2**-62 in float32.

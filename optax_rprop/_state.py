@@ -195,11 +195,8 @@ def _pack_signs(step_size: jax.Array, sign: jax.Array) -> jax.Array:
 
 def _find(opt_state: optax.OptState, one: bool = False) -> list[ScaleByRpropState]:
     """The states of Rprop, at any depth; at least one, or exactly one."""
-
-    def is_rprop(node: object) -> bool:
-        return isinstance(node, ScaleByRpropState)
-
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_rprop) if is_rprop(node)]
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, ScaleByRpropState))
+    found = [node for node in nodes if isinstance(node, ScaleByRpropState)]
     _checks.check_found(found, opt_state, one)
     return found
 

@@ -62,11 +62,9 @@ def scale_by_rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Scales the sign of each gradient by an adaptive step size: Rprop without the descent.
 
-    Emits D * sign(gradient); follow it with `optax.scale(-1)` to descend. Each optimizer of
-    this package is that chain; see `irprop_minus` for the mathematics and the arguments.
-
-    Rules that undo steps, bounds and `undo_nonfinite` assume that updates are applied
-    unchanged. Put only `optax.scale(-1)` after this transformation.
+    Emits D * sign(gradient). Each optimizer of this package is a chain of it and of
+    `optax.scale(-1)`; nothing else may follow it, since rules that undo steps, bounds and
+    `undo_nonfinite` assume that updates are applied unchanged. See `irprop_minus`.
 
     A derivative taken through an update is right at ordinary scales. A tiny one, below 1e-9
     or so in float32, may underflow to zero.
@@ -173,7 +171,8 @@ def scale_by_rprop(
         owns = _hyperparameters.per_leaf(hyperparams, paths, gradients)
         leaves = list(map(Leaf, gradients, parameters, owns, split(state, treedef)))
         for path, leaf in zip(paths, leaves, strict=True):
-            _check_leaf(path, leaf)
+            if leaf.gradient is not None:
+                _checks.check_fit(path, leaf.gradient, leaf.state.packed, leaf.parameter)
 
         shared, state = ask_all(leaves, state, value)
         moved = [  # where the gradient is None, the parameter is left alone
@@ -268,16 +267,6 @@ def _scalar_beside(params: Any, number: Any, dtype: Any) -> jax.Array:
     return scalar
 
 
-def _check_leaf(path: tuple, leaf: Leaf) -> None:
-    """Raises where the trees of a step do not fit together."""
-    if leaf.gradient is not None:
-        packed = leaf.state.packed
-        _checks.check_alike(path, "the gradient", leaf.gradient, "the state", packed)
-        _checks.check_packed(path, packed.dtype)
-        if leaf.parameter is not None:
-            _checks.check_alike(path, "params", leaf.parameter, "the gradient", leaf.gradient)
-
-
 @jax.jit
 def _slope(leaf: Leaf, scale: jax.Array) -> jax.Array:
     """One leaf's part of the slope along the average. Traced once per shape."""
@@ -301,9 +290,11 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
         gradient: jax.Array, parameter: Any, old: LeafState
     ) -> tuple[jax.Array, LeafState]:
         factors = _hyperparameters.factors(own, old.packed)
+        growth = None
         if shared.num_steps is not None:
             eta_plus = _start.eta_plus(factors.eta_plus, shared.num_steps)
             factors = factors._replace(eta_plus=eta_plus)
+            growth = _start.growth_at_rest(shared.num_steps)
         packed, step = _rules.step(rule, old.packed, gradient, factors, shared.rose)
         average, decay, largest = old.average, shared.decay, factors.max_step_size
         if shared.coefficient is not None:
@@ -313,7 +304,7 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             cut = _box.shorten(parameter, step, *_hyperparameters.bounds(own, parameter))
             if rule.undoes:
                 cut = cut._replace(step=_packing.round_down(cut.step, packed.dtype))
-            packed = _box.remember(old.packed, packed, cut, factors.min_step_size, rule.undoes)
+            packed = _box.remember(old.packed, packed, cut, factors, rule.undoes, growth)
             step = cut.step
             if shared.coefficient is not None:
                 at_bound = _momentum.average_of(cut.step, old.average, decay, largest)

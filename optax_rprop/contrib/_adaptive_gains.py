@@ -59,10 +59,8 @@ def scale_by_adaptive_gains(
     agree more: with them, take an `average_decay` of 0.99.
 
     Args:
-      increase: added to a gain where the update agrees with its average, above 0 (default
-        0.05).
-      decrease: the factor, between 0 and 1, that shrinks a gain where it does not
-        (default 0.8).
+      increase: added to a gain where updates agree with their average, above 0 (default 0.05).
+      decrease: shrinks a gain where they do not, between 0 and 1 (default 0.8).
       average_decay: what the average keeps in a step, at least 0 and below 1 (default 0.9).
       min_gain: the smallest gain, above 0 and at most 1 (default 0.1).
       max_gain: the largest gain, at least 1 (default 10).

@@ -319,6 +319,51 @@ def test_twelve_steps_are_quick():
     np.testing.assert_allclose(grown, [2.0] * 11 + [1.2] * 3, rtol=1e-6)
 
 
+def released(target, pushed, **bounds):
+    """How many steps bring a weight from 0 near a target, after some towards -1."""
+    optimizer = MAKE(**bounds)
+
+    def step(carry, count):
+        weight, state = carry
+        gradient = weight - jnp.where(count < pushed, -1, target)
+        updates, state = optimizer.update(gradient, state, weight)
+        return (weight + updates, state), weight + updates
+
+    start = jnp.zeros_like(target)
+    _, weights = jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(pushed + 300))
+    near = np.abs(np.asarray(weights[pushed:]) / np.asarray(target) - 1) < 1e-3
+    assert near.any(0).all()
+    return near.argmax(0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_start_on_a_bound_is_quick_too():
+    """Released after the quick steps, a weight is about as fast as one that was never held."""
+    targets = jnp.geomspace(1, 1000, 61)
+    free, held = released(targets, 0), released(targets, 20, lower=0.0)
+    assert held.mean() < 1.1 * free.mean()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_follows_the_reference_from_a_bound(dtype):
+    """Outwards, to and fro, and in; the largest step size counts there as well."""
+    gradients = np.ones((24, 4))
+    gradients[5:, 1] = gradients[15:, 2] = gradients[2:4, 3] = -1
+    values = np.zeros(4, jnp.dtype(dtype))
+    for largest in (2.0**31, 1e-4):
+        given = {"lower": 0.0, "max_step_size": largest}
+        expected = reference_momentum.run(values, gradients.astype(values.dtype), **given)
+        found = path(MAKE(**given), jnp.asarray(values), gradients.astype(values.dtype))
+        rounding = {"float64": 1e-13, "float32": 1e-5, "bfloat16": 2e-2}[dtype]
+        np.testing.assert_array_equal(found[2], expected[2])
+        for part in (0, 1, 3):
+            got, wanted = (np.asarray(its[part], float) for its in (found, expected))
+            np.testing.assert_allclose(got, wanted, rtol=rounding, atol=1e-9)
+        sizes = np.asarray(expected[1], float)[:, 0]
+        np.testing.assert_allclose(sizes[-1], min(1e-5 * 1.5**12, largest), rtol=0.1)
+
+
 def test_converged_waits_for_the_average():
     optimizer = MAKE(0.01)
     state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)))[1]

@@ -11,7 +11,7 @@ import numpy as np
 
 from helpers import reference
 
-QUICK_STEPS, QUICK_GROWTH = 12, 2.0
+QUICK_STEPS, QUICK_GROWTH, GROWTH_AT_REST = 12, 2.0, 1.5
 FIRST_FACTOR, LEAST_FACTOR, GREATEST_FACTOR = 1 / 16, 2.0**-10, 2.0
 
 
@@ -22,6 +22,7 @@ class Weight(reference.Weight):
         super().__init__(value, hyperparameters, lower, upper)
         self.decay = decay
         self.average = 0.0
+        self.is_quick = False
 
     def update(self, rule, gradient, coefficient):
         """By the rule's step and so much of the average, as far as the box has room."""
@@ -39,6 +40,9 @@ class Weight(reference.Weight):
             move = self.cut(move)
             average = self.limited(self.mean(float(move)))
             self.step_size = min(self.step_size, step_size_before)
+            if self.is_quick and move == 0:
+                largest = self.hyperparameters.max_step_size
+                self.step_size = min(self.step_size * type(largest)(GROWTH_AT_REST), largest)
             if move * self.sign >= 0:  # it rests, or goes where the rule does not
                 self.sign = 0
         self.average = average
@@ -157,7 +161,7 @@ def run(
             row = gradients[step]
         is_quick = learning_rate is None and step < QUICK_STEPS
         for weight, own in zip(weights, quick if is_quick else plain, strict=True):
-            weight.hyperparameters = own
+            weight.hyperparameters, weight.is_quick = own, is_quick
         loss = 0.0 if losses is None else losses[step]
         returning = domain.returns > 0
         if undo_nonfinite and domain.takes_back(weights, row, np.isfinite(loss)):
