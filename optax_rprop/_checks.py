@@ -18,7 +18,7 @@ from optax_rprop import _packing
 
 NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
-_STEP = "it is an absolute step, in the units of the parameters"
+_UNITS = "step size, in the units of the parameters"
 _NO_BOUND = "leave it out, or give None, for no bound"
 
 
@@ -52,19 +52,19 @@ class Interval(NamedTuple):
 
 
 INTERVALS = {
-    "learning_rate": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"{_STEP}, the first"),
+    "learning_rate": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"it is the first {_UNITS}"),
     "eta_minus": Interval(
         0, 1, "()", "it shrinks a step size where the gradient changed sign", 0.5
     ),
     "eta_plus": Interval(
         1, np.inf, "()", "it grows a step size where the gradient kept its sign", 1.2
     ),
-    "min_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "[]", f"{_STEP}, the smallest"),
-    "max_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"{_STEP}, the largest"),
+    "min_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "[]", f"it is the smallest {_UNITS}"),
+    "max_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"it is the largest {_UNITS}"),
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
     "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8),
-    "step_sizes": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", _STEP),
+    "step_sizes": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"each is a {_UNITS}"),
     "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
     "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
     "atol": Interval(0, np.inf, "[]", "the accuracy that is wanted, in the parameters' units"),
@@ -88,10 +88,10 @@ _MADE_WITH = {
 }
 _FIRST_STEP = "the first step size must lie in [min_step_size, max_step_size]"
 _ORDERED = (
-    ("min_step_size", "max_step_size", "lower the one or raise the other"),
+    ("min_step_size", "max_step_size", "make the one smaller or the other larger"),
     ("learning_rate", "max_step_size", f"{_FIRST_STEP}; move it, or widen them"),
     ("min_step_size", "learning_rate", f"{_FIRST_STEP}; move it, or widen them"),
-    ("lower", "upper", "lower the one or raise the other"),
+    ("lower", "upper", "make the one smaller or the other larger"),
 )
 
 
@@ -218,8 +218,8 @@ def refuse_unused_value(name: str, path: tuple, value: Any, paths: Collection[tu
     hint = (
         "A list or a tuple is a pytree, not an array: use jnp.array."
         if isinstance(value, (list, tuple))
-        else "Give it in the tree that init is given: inside optax.masked and the like, for the "
-        "parameters alone that are handed on."
+        else "Give it in the tree that init is given: inside optax.masked and the like, only for "
+        "the parameters that are passed on."
     )
     raise ValueError(
         f"{name}{jax.tree_util.keystr(path)} belongs to no parameter; the parameters are "
@@ -400,9 +400,9 @@ def check_state(state: Any, kind: type, length: int | None = None) -> None:
     if not isinstance(state, kind) or (length is not None and len(state) != length):
         given, made = type(state), "tuple" if kind is tuple else f"optax_rprop.{kind.__name__}"
         raise TypeError(
-            f"state is a {given.__module__}.{given.__name__}, not the {made} that init made: call "
-            "update(gradients, state, params). (An optimizer's state is a tuple, a part for each "
-            "transformation; Rprop's is (ScaleByRpropState, optax.EmptyState()).)"
+            f"state is of type {given.__module__}.{given.__name__}, not the {made} that init made: "
+            "call update(gradients, state, params). (An optimizer's state is a tuple, a part for "
+            "each transformation; Rprop's is (ScaleByRpropState, optax.EmptyState()).)"
         )
 
 

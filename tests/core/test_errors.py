@@ -31,7 +31,7 @@ BAD_VALUES = [
     ({"eta_plus": np.array([1.1, 0.2])}, r"eta_plus=0\.2 must be a finite number above 1"),
     (
         {"min_step_size": -1e-6},
-        r"min_step_size=-1e-06 must be a number at least 0 and at most 2\*\*31: it is an abso",
+        r"min_step_size=-1e-06 must be a number at least 0 and at most 2\*\*31: it is the smallest",
     ),
     ({"min_step_size": nan}, r"min_step_size=nan must"),
     ({"max_step_size": 0.0}, r"max_step_size=0 must be a number above 0 and at most 2\*\*31"),
@@ -39,7 +39,7 @@ BAD_VALUES = [
     ({"max_step_size": inf}, r"max_step_size=inf must"),
     (
         {"learning_rate": 0.0},
-        r"learning_rate=0 must be a number above 0 and at most 2\*\*31: it is an absolute step",
+        r"learning_rate=0 must be a number above 0 and at most 2\*\*31: it is the first step",
     ),
     ({"learning_rate": -0.1}, r"learning_rate=-0\.1 must be a number above 0 and at most 2\*\*31"),
     ({"learning_rate": np.float32(inf)}, r"learning_rate=inf must"),
@@ -305,14 +305,18 @@ def test_irprop_plus_needs_the_loss():
 
 
 def test_a_state_of_another_optimizer():
-    with pytest.raises(TypeError, match=r"state is a builtins\.dict, not the optax_rprop\.ScaleBy"):
+    with pytest.raises(
+        TypeError, match=r"state is of type builtins\.dict, not the optax_rprop\.ScaleBy"
+    ):
         optax_rprop.scale_by_rprop().update(PARAMS, PARAMS)
     with pytest.raises(TypeError, match=r"not the optax_rprop\.ScaleByAdaptiveGainsState"):
         optax_rprop.contrib.scale_by_adaptive_gains().update(PARAMS, PARAMS)
-    with pytest.raises(TypeError, match=r"state is a optax.*State, not the optax_rprop\."):
+    with pytest.raises(TypeError, match=r"state is of type optax.*State, not the optax_rprop\."):
         optax_rprop.rprop().update(PARAMS, optax.rprop(0.1).init(PARAMS))
     for state in (None, PARAMS, optax_rprop.scale_by_rprop().init(PARAMS)):
-        with pytest.raises(TypeError, match=r"state is a .*, not the tuple .*update\(gradients,"):
+        with pytest.raises(
+            TypeError, match=r"state is of type .*, not the tuple .*update\(gradients,"
+        ):
             optax_rprop.rprop().update(PARAMS, state)
     with pytest.raises(TypeError, match=r"tuple, .*\(ScaleByRpropState, optax\.EmptyState\(\)\)"):
         optax_rprop.scale_by_rprop().update(PARAMS, optax_rprop.rprop().init(PARAMS))
