@@ -25,6 +25,10 @@ class Cut(NamedTuple):
     at_lower: jax.Array
     at_upper: jax.Array
 
+    @property
+    def is_cut(self) -> jax.Array:
+        return self.at_lower | self.at_upper
+
 
 def shorten(parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array) -> Cut:
     """How far a step may go, to the last bit of the rounded new weight."""
@@ -76,7 +80,7 @@ def remember(
         grown = lax.min(step_size * growth.astype(step_size.dtype), factors.max_step_size)
         step_size = lax.select(cut.step == 0, grown, step_size)
     packed = _packing.pack(step_size, forward > 0, moves, at_rest)
-    return lax.select(cut.at_lower | cut.at_upper, packed.astype(new.dtype), new)
+    return lax.select(cut.is_cut, packed.astype(new.dtype), new)
 
 
 @jax.custom_jvp

@@ -170,6 +170,12 @@ def check_scalars(
     check_values(numbers, intervals=intervals)
 
 
+def check_known(numbers: Mapping[str, Any], intervals: Mapping[str, Interval] = INTERVALS) -> None:
+    """In `init`, for numbers that may be JAX arrays. Raises ValueError for one out of range."""
+    known = {name: value for name, value in numbers.items() if is_known(value)}
+    check_values(known, intervals=intervals)
+
+
 def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, Any]) -> None:
     """In `init`, for one parameter and its own hyperparameters.
 

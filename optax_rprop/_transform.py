@@ -133,8 +133,7 @@ def scale_by_rprop(
         if learning_rate is None:
             state = state._replace(num_steps=_scalar_beside(params, 0, jnp.int32))
         if momentum is not None:
-            if _checks.is_known(momentum):
-                _checks.check_values({"momentum": momentum})
+            _checks.check_known({"momentum": momentum})
             dtype = _momentum.slope_dtype(packed)
             factor = _scalar_beside(params, _momentum.FIRST_FACTOR, dtype)
             average = jax.tree.map(jnp.zeros_like, packed)
@@ -235,10 +234,11 @@ def _pack_first(zeros: jax.Array, parameter: jax.Array, own: Hyperparams) -> jax
             first = _start.first_step_size(parameter.astype(zeros.dtype))
             first = jnp.maximum(first, _hyperparameters.step_size(own.min_step_size, zeros))
             first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, zeros))
+            first = _packing.clip_to_range(first)  # of a weight that is NaN
         else:
             first = _hyperparameters.step_size(own.learning_rate, zeros)
         # Zeros of the parameter's own: the sum takes their sharding.
-        return zeros + _packing.pack_initial(_packing.clip_to_range(first))
+        return zeros + _packing.pack_initial(first)
 
     return by_parts(pack, zeros, parameter)
 
@@ -308,7 +308,7 @@ def _update_leaf(leaf: Leaf, shared: Shared, rule: _rules.Rule) -> tuple[jax.Arr
             step = cut.step
             if shared.coefficient is not None:
                 at_bound = _momentum.average_of(cut.step, old.average, decay, largest)
-                average = jnp.where(cut.at_lower | cut.at_upper, at_bound, average)
+                average = jnp.where(cut.is_cut, at_bound, average)
         new = old._replace(packed=packed, average=average)
         if shared.verdict is None:
             return step, new

@@ -105,8 +105,7 @@ def scale_by_adaptive_gains(
     numbers = tuple(hyperparameters.values())
 
     def init(params: optax.Params) -> Any:
-        known = {n: x for n, x in hyperparameters.items() if _checks.is_known(x)}
-        _checks.check_values(known, intervals=_checks.GAIN_INTERVALS)
+        _checks.check_known(hyperparameters, _checks.GAIN_INTERVALS)
 
         def zeros(path: tuple, parameter: Any) -> jax.Array:
             _checks.check_parameter(path, parameter)
