@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import optax_rprop
 
-STEPS = 100
+STEPS = 60
 RATES = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10], np.float32)
 OPTIMIZERS = {
     "rprop_momentum": optax_rprop.rprop_momentum,
