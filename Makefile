@@ -55,5 +55,5 @@ mutate: $(VENV)/mutate ## Mutate rules, encoding and momentum: does a test fail 
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cosmic-ray exec cosmic-ray.toml .mutation.sqlite
 	$(BIN)/cr-report --show-diff --surviving-only .mutation.sqlite
 
-clean: ## Remove .venv
-	rm -rf $(VENV)
+clean: ## Remove .venv and what the tests compiled
+	rm -rf $(VENV) .pytest_cache
