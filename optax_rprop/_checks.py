@@ -63,7 +63,7 @@ INTERVALS = {
     "max_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"it is the largest {_UNITS}"),
     "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
     "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
-    "momentum": Interval(0, 1, "()", "it is the memory of the average of past moves", 0.8),
+    "momentum": Interval(0, 1, "()", "it is the decay of the average of past moves", 0.8),
     "step_sizes": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"each is a {_UNITS}"),
     "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
     "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
@@ -161,8 +161,8 @@ def check_scalars(
     for name, value in numbers.items():
         if not isinstance(value, (*NUMBERS, jax.Array)):
             raise TypeError(
-                f"{name}={value!r} must be a number; pass a schedule through "
-                "optax.inject_hyperparams, and one number for all parameters."
+                f"{name}={value!r} must be a number; one for all parameters, or a schedule "
+                "through optax.inject_hyperparams."
             )
         if np.shape(value) != ():
             raise ValueError(f"{name}={value!r} must be one number for all parameters.")
@@ -215,7 +215,7 @@ def refuse_missing_value(name: str, value: Any, path: tuple) -> NoReturn:
         raise ValueError(f"{name}=None is not a number; leave it out for the default.")
     raise ValueError(
         f"{name} has no value for parameter {name_of(path)}; a prefix of the parameters must "
-        "reach each. (A list or a tuple is a pytree, not an array: use jnp.array.)"
+        "reach each. (A list or a tuple is a pytree: for an array, use jnp.array.)"
     )
 
 
@@ -272,7 +272,7 @@ def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
     check_scalars({"momentum": momentum})
     if undoes:
         raise ValueError(
-            f"momentum={momentum!r} needs a rule that takes no step back, and rule={rule!r} does; "
+            f"momentum={momentum!r} needs a rule that undoes no step, and rule={rule!r} does; "
             "use 'irprop_minus', or momentum=None."
         )
 

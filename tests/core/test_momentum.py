@@ -246,7 +246,7 @@ def test_the_average_has_a_limit(largest, bounds):
 
 @pytest.mark.parametrize("rule", ["rprop_plus", "irprop_plus"])
 def test_rules_that_undo_are_refused(rule):
-    message = f"momentum=0.8 needs a rule that takes no step back, and rule='{rule}' does"
+    message = f"momentum=0.8 needs a rule that undoes no step, and rule='{rule}' does"
     with pytest.raises(ValueError, match=message):
         optax_rprop.scale_by_rprop(rule=rule, momentum=0.8)
 

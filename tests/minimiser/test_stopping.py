@@ -396,7 +396,7 @@ def test_a_ceiling_below_the_default_first_step(learning_rate):
         ({"eta_minus": 1.5}, "eta_minus"),
         ({"max_step_size": 2.0**32}, "max_step_size"),
         ({"rule": "Rprop"}, "rule='Rprop' is unknown; use one of .*'irprop_minus'.*'rprop'"),
-        ({"rule": "irprop_plus"}, "needs a rule that takes no step back.* or momentum=None"),
+        ({"rule": "irprop_plus"}, "needs a rule that undoes no step.* or momentum=None"),
         ({"lower": 1.0, "upper": 0.0}, "lower"),
         ({"learning_rate": 1e3, "max_step_size": 50.0}, "learning_rate"),
     ],
