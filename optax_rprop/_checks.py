@@ -20,6 +20,7 @@ NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 _UNITS = "step size, in the units of the parameters"
 _NO_BOUND = "leave it out, or give None, for no bound"
+_NOT_AN_ARRAY = "A list or a tuple is a pytree, not an array: use jnp.array."
 
 
 # Hyperparameters
@@ -215,14 +216,14 @@ def refuse_missing_value(name: str, value: Any, path: tuple) -> NoReturn:
         raise ValueError(f"{name}=None is not a number; leave it out for the default.")
     raise ValueError(
         f"{name} has no value for parameter {name_of(path)}; a prefix of the parameters must "
-        "reach each. (A list or a tuple is a pytree: for an array, use jnp.array.)"
+        f"reach each. ({_NOT_AN_ARRAY})"
     )
 
 
 def refuse_unused_value(name: str, path: tuple, value: Any, paths: Collection[tuple]) -> NoReturn:
     """For a part of a prefix that belongs to no parameter."""
     hint = (
-        "A list or a tuple is a pytree, not an array: use jnp.array."
+        _NOT_AN_ARRAY
         if isinstance(value, (list, tuple))
         else "Give it in the tree that init is given: inside optax.masked and the like, only for "
         "the parameters that are passed on."
