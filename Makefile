@@ -52,7 +52,7 @@ format: $(VENV)/lint ## Format the code
 
 mutate: $(VENV)/mutate ## Mutate rules, encoding and momentum: does a test fail each time? (hours)
 	$(BIN)/cosmic-ray init --force cosmic-ray.toml .mutation.sqlite
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cosmic-ray exec cosmic-ray.toml .mutation.sqlite
+	JAX_ENABLE_COMPILATION_CACHE=false PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cosmic-ray exec cosmic-ray.toml .mutation.sqlite
 	$(BIN)/cr-report --show-diff --surviving-only .mutation.sqlite
 
 clean: ## Remove .venv and what the tests compiled
