@@ -6,7 +6,7 @@ when `init` sees them, tracers never. (optax.inject_hyperparams makes the optimi
 every step, from JAX arrays; reading those back would stall the device.)
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -20,7 +20,9 @@ NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 _UNITS = "step size, in the units of the parameters"
 _NO_BOUND = "leave it out, or give None, for no bound"
-_NOT_AN_ARRAY = "A list or a tuple is a pytree, not an array: use jnp.array."
+_CHANGED = "call init again if the parameters changed"
+_ONE_TREE = f"both must have the tree that init was given: {_CHANGED}"
+_MOST_NAMES = 10  # of parameters, in one message
 
 
 # Hyperparameters
@@ -216,21 +218,23 @@ def refuse_missing_value(name: str, value: Any, path: tuple) -> NoReturn:
         raise ValueError(f"{name}=None is not a number; leave it out for the default.")
     raise ValueError(
         f"{name} has no value for parameter {name_of(path)}; a prefix of the parameters must "
-        f"reach each. ({_NOT_AN_ARRAY})"
+        "reach each."
     )
 
 
-def refuse_unused_value(name: str, path: tuple, value: Any, paths: Collection[tuple]) -> NoReturn:
+def refuse_unused_value(name: str, path: tuple, paths: Sequence[tuple]) -> NoReturn:
     """For a part of a prefix that belongs to no parameter."""
-    hint = (
-        _NOT_AN_ARRAY
-        if isinstance(value, (list, tuple))
-        else "Give it in the tree that init is given: inside optax.masked and the like, only for "
-        "the parameters that are passed on."
-    )
+    parameter = next((path[:n] for n in range(len(path)) if path[:n] in paths), None)
+    if parameter is not None:
+        raise ValueError(
+            f"{name}{jax.tree_util.keystr(parameter)} is a pytree, as every list and tuple is, "
+            "where the parameter is one array; use a number or jnp.array."
+        )
+    names = [*map(name_of, paths[:_MOST_NAMES]), *["..."] * (len(paths) > _MOST_NAMES)]
     raise ValueError(
         f"{name}{jax.tree_util.keystr(path)} belongs to no parameter; the parameters are "
-        f"{', '.join(map(name_of, paths))}. ({hint})"
+        f"{', '.join(names)}. Give one number for all, or the tree of the parameters. (Inside "
+        "optax.masked and the like: of those that are passed on.)"
     )
 
 
@@ -326,14 +330,32 @@ def check_parameter(path: tuple, parameter: Any) -> None:
         )
 
 
+def check_finite(path: tuple, parameter: Any) -> None:
+    """Raises ValueError for a known parameter to which undo_nonfinite could not go back."""
+    if is_known(parameter):
+        numbers = real_parts(parameter)
+        if not np.isfinite(numbers).all():
+            raise ValueError(
+                f"parameter {name_of(path)} is {numbers[~np.isfinite(numbers)][0]:g} at the start; "
+                "undo_nonfinite=True goes back to the last finite point, so the first must be "
+                "finite."
+            )
+
+
 def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) -> None:
     """Raises ValueError or TypeError unless both have one shape and both are real or complex."""
     if callable(leaf):
         raise TypeError(f"{name} {name_of(path)} is a function, {leaf!r}; call it first.")
+    if not jax.tree_util.all_leaves([leaf, other]):
+        kind, other_kind = map(_kind, map(jax.tree.structure, (leaf, other)))
+        raise ValueError(
+            f"{name} {name_of(path)} is {kind}, but {other_name} is {other_kind} there; "
+            f"{_ONE_TREE}."
+        )
     if np.shape(leaf) != np.shape(other):
         raise ValueError(
             f"{name} {name_of(path)} has shape {np.shape(leaf)}, but {other_name} has shape "
-            f"{np.shape(other)} there; they must be equal."
+            f"{np.shape(other)} there; they must be equal: {_CHANGED}."
         )
     dtype, other_dtype = jnp.result_type(leaf), jnp.result_type(other)
     if not jnp.issubdtype(dtype, jnp.inexact) or (
@@ -346,11 +368,11 @@ def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) 
         )
 
 
-def check_params(params: Any) -> None:
-    """Raises ValueError where bounds or undo_nonfinite lack the parameters."""
-    if params is None:
+def check_params(params: Any, options: Collection[str]) -> None:
+    """Raises ValueError where options lack the parameters that they need."""
+    if params is None and options:
         raise ValueError(
-            "params=None, but lower, upper and undo_nonfinite need the parameters: call "
+            f"params=None, but the parameters are needed for {' and '.join(options)}: call "
             "update(gradients, state, params)."
         )
 
@@ -379,9 +401,7 @@ def leaves_of(tree: Any, name: str, treedef: Any) -> list:
     try:
         return treedef.flatten_up_to(tree)
     except ValueError:
-        raise ValueError(
-            f"{_difference(tree, name, treedef)}; both must have the tree that init was given."
-        ) from None
+        raise ValueError(f"{_difference(tree, name, treedef)}; {_ONE_TREE}.") from None
 
 
 def _difference(tree: Any, name: str, treedef: Any) -> str:
@@ -389,6 +409,9 @@ def _difference(tree: Any, name: str, treedef: Any) -> str:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
         return [path for path, _ in leaves]
 
+    ours, theirs = map(_kind, (treedef, jax.tree.structure(tree)))
+    if ours != theirs:
+        return f"the gradients are {ours}, but {name} is {theirs}"
     ours, theirs = paths(treedef.unflatten(range(treedef.num_leaves))), paths(tree)
     for path in theirs:
         if path not in ours:
@@ -399,11 +422,18 @@ def _difference(tree: Any, name: str, treedef: Any) -> str:
     return f"the gradients are {treedef}, but {name} is {jax.tree.structure(tree)}"
 
 
+def _kind(treedef: Any) -> str:
+    node = treedef.node_data()
+    return f"a {node[0].__name__}" if node else "an array"
+
+
 # States
 
 
 def check_state(state: Any, kind: type, length: int | None = None) -> None:
     """Raises TypeError for anything but a state of this kind, and of this length."""
+    if state is None:
+        raise TypeError("state=None; it must be what init made: state = optimizer.init(params).")
     if not isinstance(state, kind) or (length is not None and len(state) != length):
         given, made = type(state), "tuple" if kind is tuple else f"optax_rprop.{kind.__name__}"
         raise TypeError(
@@ -459,8 +489,8 @@ def check_found(found: list, opt_state: Any, one: bool) -> None:
     kind = type(opt_state).__name__
     if not found:
         raise ValueError(
-            f"found no Rprop state in this {kind}; pass the state that the init or update of an "
-            "Rprop optimizer returned."
+            f"found no Rprop state in this {kind}; opt_state, the first argument, must be what the "
+            "init or update of an Rprop optimizer returned."
         )
     if one and len(found) > 1:
         raise ValueError(

@@ -73,19 +73,18 @@ def broadcast_prefix(
     if jax.tree_util.all_leaves([value]) and np.shape(value) == ():
         return [value] * len(leaves)
     values = dict(jax.tree_util.tree_flatten_with_path(value)[0])
-    used, found = set(), []
-    for path, leaf in zip(paths, leaves, strict=True):
-        prefix = next((path[:n] for n in range(len(path) + 1) if path[:n] in values), None)
-        used.add(prefix)
+    prefixes = [
+        next((path[:n] for n in range(len(path) + 1) if path[:n] in values), None) for path in paths
+    ]
+    for path in values:
+        if leaves and path not in prefixes:
+            _checks.refuse_unused_value(name, path, paths)
+    for prefix, path, leaf in zip(prefixes, paths, leaves, strict=True):
         if prefix is not None and leaf is not None:
             _checks.check_broadcasts(name, prefix, values[prefix], path, leaf)
         elif prefix is None and leaf is not None and not optional:
             _checks.refuse_missing_value(name, value, path)
-        found.append(None if prefix is None else values[prefix])
-    for path in values:
-        if leaves and path not in used:
-            _checks.refuse_unused_value(name, path, value, paths)
-    return found
+    return [None if prefix is None else values[prefix] for prefix in prefixes]
 
 
 # Inside the compiled step of a leaf: arrays of its shape, and of the type of its state.

@@ -62,7 +62,7 @@ def rprop_momentum(
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
       momentum: the decay of the average, above 0 and below 1 (default 0.8: about five moves);
-        one number for all weights.
+        one number for all weights. None for no momentum: `irprop_minus` with this start.
       step_dtype: the type of real parameters' step sizes and averages.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
@@ -167,8 +167,9 @@ def irprop_minus(
         the parameters, or a state of another optimizer.
       ValueError: for a number out of range, or learning_rate outside [min_step_size,
         max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
-        rounds to 1 in the state's type, or a parameter outside its bounds; in `update`, for
-        gradients whose tree or shapes are not those of the parameters, or a missing argument.
+        rounds to 1 in the state's type, or a parameter outside its bounds or, with
+        `undo_nonfinite`, not finite; in `update`, for gradients whose tree or shapes are not
+        those of the parameters, or a missing argument.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop

@@ -111,7 +111,8 @@ def scale_by_rprop(
     )
     _checks.check_hyperparams(hyperparams._asdict())
     hyperparams = _hyperparameters.as_floats(hyperparams)
-    needs_params = lower is not None or upper is not None or undo_nonfinite
+    with_params = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite or None}
+    needs_params = [name for name, option in with_params.items() if option is not None]
     needed = {
         "prev_value": the_rule.needs_value,
         "num_steps": learning_rate is None,
@@ -141,6 +142,8 @@ def scale_by_rprop(
                 along=MomentumState(average, factor, _scalar_beside(params, 1, dtype))
             )
         if undo_nonfinite:
+            for path, leaf in zip(paths, leaves, strict=True):
+                _checks.check_finite(path, leaf)
             marks = jax.tree.map(jnp.zeros_like, packed)
             returns = _scalar_beside(params, 0, jnp.int32)
             state = state._replace(domain=DomainState(jax.tree.map(_copy, params), marks, returns))
@@ -159,8 +162,7 @@ def scale_by_rprop(
         if the_rule.needs_value or (undo_nonfinite and value is not None):
             _checks.check_loss(value)
             value = jnp.asarray(value, float)
-        if needs_params:
-            _checks.check_params(params)
+        _checks.check_params(params, needs_params)
         _checks.check_fields(state, needed)
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)

@@ -82,7 +82,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       rtol: the tolerance as a part of each weight.
       atol: the tolerance in the units of the weights. It, `rtol`, `learning_rate`,
         `max_step_size`, `lower` and `upper` each take a number, an array or a pytree prefix
-        of the weights.
+        of the weights. Both tolerances may be 0, for steps as small as the rounding of each
+        weight; but then a weight whose minimum is at 0 never stops.
       norm: the norm that `optimistix.root_find` minimises. The stop does not depend on it.
       learning_rate: the first step size (default None: 0.001 * abs(y0) + 1e-5, and a quick
         start, as in `optax_rprop.rprop_momentum`).

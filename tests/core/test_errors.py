@@ -93,12 +93,14 @@ def test_functions(given, message):
             r"learning_rate\['b'\]=-0\.2 must be a number above 0",
         ),
         ({"learning_rate": {"w": np.full((3, 1), 99.0), "b": 1.0}}, r"\['w'\]=99 is above max_st"),
-        ({"eta_minus": (0.5, 0.6)}, r"eta_minus has no value.*A list or a tuple is a pytree"),
+        ({"eta_minus": (0.5, 0.6)}, r"eta_minus\[0\] belongs to no parameter; .*Give one number"),
+        ({"lower": [0.0, 0.0]}, r"lower\[0\] belongs to .* \['b'\], \['w'\]\. Give .* or the tree"),
         (
-            {"lower": [0.0, 0.0]},
-            r"lower\[0\] belongs to no parameter.*A list or a tuple is a pytree",
+            {"lower": {"w": [0.0, 0.0]}},
+            r"lower\['w'\] is a pytree, as every list .*use .*jnp\.array",
         ),
-        ({"lower": {"a": 0.0}}, r"lower\['a'\] belongs to no parameter.*in the tree that init is"),
+        ({"learning_rate": {"z": 1.0}}, r"learning_rate\['z'\] belongs to no parameter; the"),
+        ({"lower": {"a": 0.0}}, r"lower\['a'\] belongs to no parameter.*optax\.masked"),
         ({"eta_plus": None}, "eta_plus=None is not a number; leave it out for the default"),
     ],
 )
@@ -210,7 +212,7 @@ def test_a_state_of_other_options(given, made_with):
 
 def test_undo_nonfinite_needs_its_state_and_params():
     optimizer = optax_rprop.rprop(undo_nonfinite=True)
-    with pytest.raises(ValueError, match=r"params=None, but .*undo_nonfinite.*state, params\)"):
+    with pytest.raises(ValueError, match=r"params=None, .* for undo_nonfinite: .*state, params\)"):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
     with pytest.raises(ValueError, match=r"domain=None: .* was made without undo_nonf"):
         optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS)
@@ -255,7 +257,7 @@ def test_parameters_without_gradients():
         (
             {"w": jnp.zeros((3, 1))},
             ValueError,
-            r"^the state has \['b'\], which the gradients lack; both must have the tree that init",
+            r"^the state has \['b'\], which the gradients lack; both must .*: call init again",
         ),
         (
             {**PARAMS, "c": jnp.zeros(1)},
@@ -265,12 +267,13 @@ def test_parameters_without_gradients():
         (
             list(PARAMS.values()),
             ValueError,
-            r"^the state has \['b'\], which the gradients lack; both",
+            r"^the gradients are a list, but the state is a dict; both",
         ),
+        (jnp.zeros(2), ValueError, r"only leaf\) is an array, but the state is a dict there; both"),
         (
             {**PARAMS, "w": jnp.zeros(3)},
             ValueError,
-            r"the gradient \['w'\] has shape \(3,\), but the state has shape \(3, 1\)",
+            r"the gradient \['w'\] has shape \(3,\), but the state has .*\(3, 1\).*call init again",
         ),
         (jax.grad(jnp.sum), TypeError, r"^the gradient \(the only leaf\) is a function, <.*call"),
         (
@@ -313,7 +316,9 @@ def test_a_state_of_another_optimizer():
         optax_rprop.contrib.scale_by_adaptive_gains().update(PARAMS, PARAMS)
     with pytest.raises(TypeError, match=r"state is of type optax.*State, not the optax_rprop\."):
         optax_rprop.rprop().update(PARAMS, optax.rprop(0.1).init(PARAMS))
-    for state in (None, PARAMS, optax_rprop.scale_by_rprop().init(PARAMS)):
+    with pytest.raises(TypeError, match=r"state=None; .* state = optimizer\.init\(params\)"):
+        optax_rprop.rprop().update(PARAMS, None)
+    for state in (PARAMS, optax_rprop.scale_by_rprop().init(PARAMS)):
         with pytest.raises(
             TypeError, match=r"state is of type .*, not the tuple .*update\(gradients,"
         ):
@@ -329,11 +334,21 @@ def test_a_state_that_was_cast():
         optimizer.update(PARAMS, cast)
 
 
+@pytest.mark.parametrize("number", [jnp.nan, -jnp.inf])
+def test_undo_nonfinite_starts_at_a_finite_point(number):
+    start = {"b": jnp.array([1.0, number]), "w": jnp.zeros(1)}
+    message = rf"parameter \['b'\] is {number} at the start; undo_nonfinite=True goes back to"
+    for make in (optax_rprop.rprop, optax_rprop.rprop_momentum):
+        with pytest.raises(ValueError, match=message):
+            make(undo_nonfinite=True).init(start)
+        make().init(start)
+
+
 def test_bounds_and_other_parameters():
     optimizer = optax_rprop.rprop(lower=0.0)
     state = optimizer.init(PARAMS)
     with pytest.raises(
-        ValueError, match=r"params=None, but lower, upper and undo_nonfinite need.*state, params\)"
+        ValueError, match=r"params=None, but .* needed for lower: .*state, params\)"
     ):
         optimizer.update(PARAMS, state)
     with pytest.raises(ValueError, match=r"params \['b'\] has shape \(3,\), but the gradient"):

@@ -93,7 +93,9 @@ def test_constructor_keeps_the_type_or_takes_float32():
 
 
 def test_one_state_must_be_found():
-    with pytest.raises(ValueError, match="found no Rprop state in this tuple; pass the state"):
+    with pytest.raises(
+        ValueError, match="found no Rprop state in this tuple; opt_state, the first arg"
+    ):
         optax_rprop.step_sizes(optax.adam(0.1).init(PARAMS))
     both = optax.chain(optax_rprop.rprop(), optax_rprop.rprop(0.1)).init(PARAMS)
     with pytest.raises(ValueError, match="found 2 Rprop states in this tuple; pass the part"):

@@ -103,7 +103,9 @@ def test_a_tolerance_from_outside_is_read_inside_jit():
 
 def test_arguments_in_the_wrong_order():
     state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(ValueError, match="found no Rprop state in this float; pass the state that"):
+    with pytest.raises(
+        ValueError, match="found no Rprop state in this float; opt_state, the first arg"
+    ):
         optax_rprop.converged(1e-5, state)
 
 

@@ -205,6 +205,7 @@ def test_a_tolerance_that_is_none(tolerance, error, message):
     ("tolerance", "message"),
     [
         ({"a": 1e-3}, r"rtol has no value for parameter \['b'\]"),
+        ({"c": 1e-3}, r"rtol\['c'\] belongs to no parameter"),
         ({"a": 1e-3, "b": 1e-3, "c": 1e-3}, r"rtol\['c'\] belongs to no parameter"),
         ({"a": np.ones(3), "b": 1e-3}, r"rtol\['a'\] has shape \(3,\), which does not broadcast"),
     ],
