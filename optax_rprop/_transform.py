@@ -234,11 +234,11 @@ def _pack_first(zeros: jax.Array, parameter: jax.Array, own: Hyperparams) -> jax
     def pack(zeros: jax.Array, parameter: jax.Array) -> jax.Array:
         if own.learning_rate is None:
             first = _start.first_step_size(parameter.astype(zeros.dtype))
-            first = jnp.maximum(first, _hyperparameters.step_size(own.min_step_size, zeros))
-            first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, zeros))
-            first = _packing.clip_to_range(first)  # of a weight that is NaN
         else:
             first = _hyperparameters.step_size(own.learning_rate, zeros)
+        first = jnp.maximum(first, _hyperparameters.step_size(own.min_step_size, zeros))
+        first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, zeros))
+        first = _packing.clip_to_range(first)  # of a weight that is NaN
         # Zeros of the parameter's own: the sum takes their sharding.
         return zeros + _packing.pack_initial(first)
 

@@ -112,9 +112,13 @@ def test_zero_minimum_with_64_bits():
     assert_halves_down_to(2.0**-478, np.float64)
 
 
-def test_a_huge_traced_learning_rate_is_the_largest_step():
-    state = jax.jit(lambda rate: optax_rprop.rprop(rate).init(jnp.zeros(())))(3e38)
-    assert optax_rprop.step_sizes(state) == 2.0**31
+@pytest.mark.parametrize(
+    ("rate", "first"), [(np.nan, 0.25), (-1.0, 0.25), (0.0, 0.25), (0.5, 0.5), (3e38, 2.0**31)]
+)
+def test_a_traced_learning_rate_is_moved_into_the_limits(rate, first):
+    limits = {"min_step_size": 0.25, "max_step_size": 2.0**31}
+    state = jax.jit(lambda rate: optax_rprop.rprop(rate, **limits).init(jnp.zeros(())))(rate)
+    assert optax_rprop.step_sizes(state) == first
 
 
 @given(st.integers(-62, 30), st.floats(1, 2, exclude_max=True), st.sampled_from([-1, 0, 1]))
