@@ -20,8 +20,7 @@ NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 _UNITS = "step size, in the units of the parameters"
 _NO_BOUND = "leave it out, or give None, for no bound"
-_CHANGED = "call init again if the parameters changed"
-_ONE_TREE = f"both must have the tree that init was given: {_CHANGED}"
+_ONE_TREE = "both must have the tree that init was given: call init again if the parameters changed"
 _MOST_NAMES = 10  # of parameters, in one message
 
 
@@ -355,7 +354,7 @@ def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) 
     if np.shape(leaf) != np.shape(other):
         raise ValueError(
             f"{name} {name_of(path)} has shape {np.shape(leaf)}, but {other_name} has shape "
-            f"{np.shape(other)} there; they must be equal: {_CHANGED}."
+            f"{np.shape(other)} there; they must be equal."
         )
     dtype, other_dtype = jnp.result_type(leaf), jnp.result_type(other)
     if not jnp.issubdtype(dtype, jnp.inexact) or (
