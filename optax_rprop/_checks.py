@@ -19,8 +19,9 @@ from optax_rprop import _packing
 NUMBERS = (int, float, complex, np.ndarray, np.generic)
 _STEP_DTYPES = ("bfloat16", "float32", "float64")
 _UNITS = "step size, in the units of the parameters"
-_NO_BOUND = "leave it out, or give None, for no bound"
+_NO_BOUND = "no bound is None, in an array {}inf"
 _ONE_TREE = "both must have the tree that init was given: call init again if the parameters changed"
+_FROM_INIT = "that init made; pass that, or the second result of update"
 _MOST_NAMES = 10  # of parameters, in one message
 
 
@@ -63,16 +64,16 @@ INTERVALS = {
     ),
     "min_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "[]", f"it is the smallest {_UNITS}"),
     "max_step_size": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"it is the largest {_UNITS}"),
-    "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND),
-    "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND),
+    "lower": Interval(-np.inf, np.inf, "[)", _NO_BOUND.format("-")),
+    "upper": Interval(-np.inf, np.inf, "(]", _NO_BOUND.format("")),
     "momentum": Interval(0, 1, "()", "it is the decay of the average of past moves", 0.8),
     "step_sizes": Interval(0, _packing.LARGEST_STEP_SIZE, "(]", f"each is a {_UNITS}"),
-    "tolerance": Interval(0, np.inf, "(]", "the step size, in the parameters' units, to stop at"),
-    "rtol": Interval(0, np.inf, "[]", "the accuracy that is wanted, as a part of each parameter"),
-    "atol": Interval(0, np.inf, "[]", "the accuracy that is wanted, in the parameters' units"),
+    "tolerance": Interval(0, np.inf, "()", "the step size, in the parameters' units, to stop at"),
+    "rtol": Interval(0, np.inf, "[)", "the accuracy that is wanted, as a part of each parameter"),
+    "atol": Interval(0, np.inf, "[)", "the accuracy that is wanted, in the parameters' units"),
 }
 GAIN_INTERVALS = {
-    "learning_rate": Interval(0, np.inf, "[)", "or it is a schedule"),
+    "learning_rate": Interval(0, np.inf, "[)", "it may also be a schedule"),
     "decay": Interval(0, 1, "[)", "it is the memory of squared gradients", 0.9),
     "eps": Interval(0, np.inf, "[)", "it is added to the squared gradients' average", 1e-8),
     "increase": Interval(0, np.inf, "()", "it is added to a gain", 0.05),
@@ -82,18 +83,18 @@ GAIN_INTERVALS = {
     "max_gain": Interval(1, np.inf, "[)", "gains start at 1", 10.0),
 }
 # The option that each field of the state belongs to.
-_MADE_WITH = {
-    "prev_value": "irprop_plus, or by from_step_sizes without prev_value",
-    "num_steps": "learning_rate=None, as rprop_momentum() is",
+_OPTIONS = {
+    "prev_value": "the rule 'irprop_plus' (or from_step_sizes: pass prev_value)",
     "along": "momentum",
+    "num_steps": "learning_rate=None",
     "domain": "undo_nonfinite=True",
 }
 _FIRST_STEP = "the first step size must lie in [min_step_size, max_step_size]"
 _ORDERED = (
-    ("min_step_size", "max_step_size", "make the one smaller or the other larger"),
+    ("min_step_size", "max_step_size", "decrease min_step_size or increase max_step_size"),
     ("learning_rate", "max_step_size", f"{_FIRST_STEP}; move it, or widen them"),
     ("min_step_size", "learning_rate", f"{_FIRST_STEP}; move it, or widen them"),
-    ("lower", "upper", "make the one smaller or the other larger"),
+    ("lower", "upper", "decrease lower or increase upper"),
 )
 
 
@@ -114,8 +115,9 @@ def check_hyperparams(trees: Mapping[str, Any]) -> None:
                         "its arrays alone: eqx.filter(module, eqx.is_inexact_array)."
                     )
                 )
-            if isinstance(value, (str, bytes)):
-                raise TypeError(f"{place}={value!r} is a string; it must be a number or an array.")
+            is_array = isinstance(value, (np.ndarray, np.generic))
+            if isinstance(value, (str, bytes)) or (is_array and value.dtype.kind in "OSU"):
+                raise TypeError(f"{place}={value!r} must be a number or an array of numbers.")
             if path and isinstance(value, NUMBERS):
                 if isinstance(tree, (tuple, list)) and name == "eta_minus" and len(tree) == 2:
                     check_pair_of_factors(tree)
@@ -191,9 +193,9 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, 
         lost = factors[factors.astype(state_dtype) == 1]
         if lost.size:
             raise ValueError(
-                f"{name}={lost[0]:g} rounds to 1 in a {np.dtype(state_dtype).name} state, "
-                "where step sizes would never change; take it further from 1, or pass "
-                "step_dtype='float32'."
+                f"{name}={float(lost[0])} rounds to 1 in a {np.dtype(state_dtype).name} state, "
+                "where step sizes would never change; take it further from 1, or a wider "
+                "step_dtype."
             )
     if is_known(parameter) and {"lower", "upper"} & known.keys():
         start = real_parts(parameter)
@@ -202,7 +204,7 @@ def check_leaf(path: tuple, parameter: Any, state_dtype: Any, own: Mapping[str, 
                 np.broadcast_to(np.asarray(np.real(known.get(name, end)), start.dtype), start.shape)
                 for name, end in (("lower", -np.inf), ("upper", np.inf))
             )
-        outside = (start < low) | (start > high)
+        outside = ~((start >= low) & (start <= high))  # a NaN too
         if outside.any():
             raise ValueError(
                 f"parameter {name_of(path)} starts at {float(start[outside][0]):g}, outside "
@@ -232,9 +234,19 @@ def refuse_unused_value(name: str, path: tuple, paths: Sequence[tuple]) -> NoRet
     names = [*map(name_of, paths[:_MOST_NAMES]), *["..."] * (len(paths) > _MOST_NAMES)]
     raise ValueError(
         f"{name}{jax.tree_util.keystr(path)} belongs to no parameter; the parameters are "
-        f"{', '.join(names)}. Give one number for all, or the tree of the parameters. (Inside "
-        "optax.masked and the like: of those that are passed on.)"
+        f"{', '.join(names)}. Give one number for all, or the tree that init was given, which "
+        "optax.masked and some libraries change."
     )
+
+
+def check_length(name: str, value: Any, paths: Sequence[tuple]) -> None:
+    """Raises ValueError for a list that is shorter than that of the parameters."""
+    indices = [path[0].idx for path in paths if path and hasattr(path[0], "idx")]
+    if isinstance(value, (list, tuple)) and len(value) <= max(indices, default=-1):
+        raise ValueError(
+            f"{name} is a {type(value).__name__} of {len(value)}, for {max(indices) + 1} "
+            "parameters; give each a value (a bound may be None)."
+        )
 
 
 def check_broadcasts(name: str, start: tuple, value: Any, path: tuple, leaf: Any) -> None:
@@ -295,8 +307,17 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def check_rule(rule: Any, rules: Collection[str]) -> None:
     """Raises ValueError for a rule that does not exist."""
-    if rule not in rules:
-        raise ValueError(f"rule={rule!r} is unknown; use one of {', '.join(map(repr, rules))}.")
+    if not isinstance(rule, str) or rule not in rules:
+        raise ValueError(
+            f"rule={rule!r} is unknown; use one of {', '.join(map(repr, rules))}. (Momentum is an "
+            "argument: momentum=0.8.)"
+        )
+
+
+def check_norm(norm: Any) -> None:
+    """Raises TypeError for a number: the minimiser's third argument is not its step size."""
+    if not callable(norm):
+        raise TypeError(f"norm={norm!r} must be a function; give learning_rate by its name.")
 
 
 def messages_of_start(path: tuple, rounding: float, margin: int) -> list[str]:
@@ -304,9 +325,10 @@ def messages_of_start(path: tuple, rounding: float, margin: int) -> list[str]:
     name = "y0" + jax.tree_util.keystr(path)
     step = "learning_rate and max_step_size must be above"
     return [
-        f"{name} must lie between lower and upper; start inside: jnp.clip(y0, lower, upper).",
-        f"{step} the rounding of {name}, {rounding:.2g} * abs(y0): smaller steps are lost.",
-        f"{step} (rtol * abs({name}) + atol) / {margin}, or the start counts as a minimum.",
+        f"{name} must lie between lower and upper; start inside: jnp.clip({name}, lower, upper).",
+        f"{step} the rounding of {name}, {rounding:.2g} * abs({name}): smaller steps are lost.",
+        f"{step} (rtol * abs({name}) + atol) / {margin}, or the start counts as a minimum; "
+        "increase them, or decrease rtol and atol.",
     ]
 
 
@@ -367,6 +389,12 @@ def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) 
         )
 
 
+def check_gradients(gradients: Any, packed: Any) -> None:
+    """Raises ValueError for no gradients at all. A leaf that is None leaves its parameter alone."""
+    if gradients is None and jax.tree.leaves(packed):
+        raise ValueError("the gradients are None; call update(gradients, state, params).")
+
+
 def check_params(params: Any, options: Collection[str]) -> None:
     """Raises ValueError where options lack the parameters that they need."""
     if params is None and options:
@@ -381,8 +409,8 @@ def check_loss(value: Any, name: str = "value") -> None:
     if value is None:
         raise ValueError(
             "value=None, but irprop_plus compares losses: call "
-            "update(gradients, state, params, value=loss), through wrappers that pass value on. "
-            "rprop does without it, and rprop(undo_nonfinite=True) goes back from domain errors."
+            "update(gradients, state, params, value=loss). Where a library calls update and does "
+            "not pass value on, use rprop, or rprop(undo_nonfinite=True) against domain errors."
         )
     is_number = isinstance(value, (*NUMBERS, jax.Array))
     if not is_number or np.shape(value) != () or np.iscomplexobj(value):
@@ -392,7 +420,9 @@ def check_loss(value: Any, name: str = "value") -> None:
         )
 
 
-def leaves_of(tree: Any, name: str, treedef: Any) -> list:
+def leaves_of(
+    tree: Any, name: str, treedef: Any, of: str = "the gradients", remedy: str = _ONE_TREE
+) -> list:
     """What a tree has beside each leaf of the gradients, whose structure is `treedef`.
 
     Raises ValueError where the two differ: JAX's own message would print a packed state.
@@ -400,25 +430,27 @@ def leaves_of(tree: Any, name: str, treedef: Any) -> list:
     try:
         return treedef.flatten_up_to(tree)
     except ValueError:
-        raise ValueError(f"{_difference(tree, name, treedef)}; {_ONE_TREE}.") from None
+        raise ValueError(f"{_difference(tree, name, treedef, of)}; {remedy}.") from None
 
 
-def _difference(tree: Any, name: str, treedef: Any) -> str:
+def _difference(tree: Any, name: str, treedef: Any, of: str) -> str:
     def paths(tree: Any) -> list[tuple]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
         return [path for path, _ in leaves]
 
     ours, theirs = map(_kind, (treedef, jax.tree.structure(tree)))
     if ours != theirs:
-        return f"the gradients are {ours}, but {name} is {theirs}"
+        return f"{of} are {ours}, but {name} is {theirs}"
     ours, theirs = paths(treedef.unflatten(range(treedef.num_leaves))), paths(tree)
     for path in theirs:
+        if any(path == other[: len(path)] for other in ours if other != path):
+            return f"{of} have a pytree or a list at {name_of(path)}, where {name} has one array"
         if path not in ours:
-            return f"{name} has {name_of(path)}, which the gradients lack"
+            return f"{name} has {name_of(path)}, which {of} lack"
     for path in ours:
         if path not in theirs:
-            return f"the gradients have {name_of(path)}, which {name} lacks"
-    return f"the gradients are {treedef}, but {name} is {jax.tree.structure(tree)}"
+            return f"{of} have {name_of(path)}, which {name} lacks"
+    return f"{of} are {treedef}, but {name} is {jax.tree.structure(tree)}"
 
 
 def _kind(treedef: Any) -> str:
@@ -429,17 +461,23 @@ def _kind(treedef: Any) -> str:
 # States
 
 
-def check_state(state: Any, kind: type, length: int | None = None) -> None:
-    """Raises TypeError for anything but a state of this kind, and of this length."""
-    if state is None:
-        raise TypeError("state=None; it must be what init made: state = optimizer.init(params).")
-    if not isinstance(state, kind) or (length is not None and len(state) != length):
-        given, made = type(state), "tuple" if kind is tuple else f"optax_rprop.{kind.__name__}"
-        raise TypeError(
-            f"state is of type {given.__module__}.{given.__name__}, not the {made} that init made: "
-            "call update(gradients, state, params). (An optimizer's state is a tuple, a part for "
-            "each transformation; Rprop's is (ScaleByRpropState, optax.EmptyState()).)"
-        )
+def check_state(state: Any, kind: type) -> None:
+    """Raises TypeError for anything but a state of this kind."""
+    if not isinstance(state, kind):
+        raise TypeError(f"state is {_kinds(state)}, not the {kind.__name__} {_FROM_INIT}.")
+
+
+def check_chain_state(state: Any, kind: type) -> None:
+    """Raises TypeError for anything but a tuple of a state of this kind and an empty one."""
+    if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], kind)):
+        made = f"tuple ({kind.__name__}, EmptyState)"
+        raise TypeError(f"state is {_kinds(state)}, not the {made} {_FROM_INIT}.")
+
+
+def _kinds(state: Any) -> str:
+    if type(state) is tuple:
+        return f"the tuple ({', '.join(type(part).__name__ for part in state)})"
+    return "None" if state is None else f"of type {type(state).__name__}"
 
 
 def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
@@ -447,9 +485,10 @@ def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
     for field, option in needed.items():
         has = getattr(state, field) is not None
         if option != has and (option or field != "prev_value"):  # the published rules share states
+            state_has, made = ("has", "without") if has else ("lacks", "with")
             raise ValueError(
-                f"{field}{'' if has else '=None'}: this state was made with{'' if has else 'out'} "
-                f"{_MADE_WITH[field]}; make it with the init of this optimizer."
+                f"the state {state_has} {field}, but this optimizer was made {made} "
+                f"{_OPTIONS[field]}; use the state that its own init made."
             )
 
 
@@ -466,7 +505,12 @@ def check_fit(path: tuple, gradient: Any, packed: Any, parameter: Any) -> None:
 
 
 def check_step_sizes(path: tuple, step_sizes: jax.Array) -> None:
-    """Raises ValueError for a step size that no state can have."""
+    """Raises TypeError for integers, ValueError for a step size that no state can have."""
+    if not jnp.issubdtype(step_sizes.dtype, jnp.inexact):
+        raise TypeError(
+            f"step_sizes {name_of(path)} has dtype {step_sizes.dtype}; it must be floating-point "
+            "or complex."
+        )
     if is_known(step_sizes):
         parts = {"step_sizes": real_parts(step_sizes)}
         check_values(parts, where=jax.tree_util.keystr(path))

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from optax_rprop import _checks
 from optax_rprop._hyperparameters import PerWeight
+from optax_rprop._state import ScaleByRpropState
 from optax_rprop._transform import scale_by_rprop
 
 
@@ -389,7 +390,7 @@ def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=N
     init, descend = optax.chain(steps, optax.scale(-1))
 
     def update(updates, state, params=None, **extra_args):
-        _checks.check_state(state, tuple, length=2)
+        _checks.check_chain_state(state, ScaleByRpropState)
         return descend(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init, update)

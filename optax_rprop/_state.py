@@ -119,7 +119,11 @@ class ScaleByRpropState(NamedTuple):
         if prev_value is not None:
             _checks.check_loss(prev_value, "prev_value")
             prev_value = jnp.asarray(prev_value, dtype=float)
-        return cls(jax.tree_util.tree_map_with_path(_pack, step_sizes, prev_signs), prev_value)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(step_sizes)
+        one_tree = "both must have the tree of the parameters"
+        signs = _checks.leaves_of(prev_signs, "prev_signs", treedef, "step_sizes", one_tree)
+        packed = [_pack(*leaf, sign) for leaf, sign in zip(leaves, signs, strict=True)]
+        return cls(treedef.unflatten(packed), prev_value)
 
 
 class LeafState(NamedTuple):
@@ -177,8 +181,8 @@ def _pack(path: tuple, step_size: jax.typing.ArrayLike, sign: jax.typing.ArrayLi
     step_size, sign = jnp.asarray(step_size), jnp.asarray(sign)
     if not jnp.issubdtype(sign.dtype, jnp.inexact):
         sign = sign.astype(float)
-    _checks.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
     _checks.check_step_sizes(path, step_size)
+    _checks.check_alike(path, "step_sizes", step_size, "prev_signs", sign)
 
     return _pack_signs(step_size.astype(_packing.state_dtype(step_size.dtype)), sign)
 

@@ -115,8 +115,8 @@ def scale_by_rprop(
     needs_params = [name for name, option in with_params.items() if option is not None]
     needed = {
         "prev_value": the_rule.needs_value,
-        "num_steps": learning_rate is None,
         "along": momentum is not None,
+        "num_steps": learning_rate is None,
         "domain": undo_nonfinite,
     }
 
@@ -164,6 +164,7 @@ def scale_by_rprop(
             value = jnp.asarray(value, float)
         _checks.check_params(params, needs_params)
         _checks.check_fields(state, needed)
+        _checks.check_gradients(updates, state.packed)
 
         paths, gradients, treedef = _hyperparameters.flatten(updates)
         parameters = [None] * len(paths)

@@ -140,6 +140,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     ):
         for name, tolerance in {"rtol": rtol, "atol": atol}.items():
             _checks.check_tolerance(name, tolerance)
+        _checks.check_norm(norm)
+        if not callable(verbose):
+            _checks.check_flag("verbose", verbose)
         hyperparams = Hyperparams(
             learning_rate, eta_minus, eta_plus, 0.0, max_step_size, lower, upper
         )

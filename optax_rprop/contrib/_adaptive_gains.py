@@ -126,8 +126,9 @@ def scale_by_adaptive_gains(
         del params, extra_args
         _checks.check_state(state, ScaleByAdaptiveGainsState)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        owns = [_checks.leaves_of(tree, "the state", treedef, "the updates") for tree in state]
         adapted = []
-        for (path, leaf), *own in zip(leaves, *map(treedef.flatten_up_to, state), strict=True):
+        for (path, leaf), *own in zip(leaves, *owns, strict=True):
             _checks.check_alike(path, "the update", leaf, "the state", own[0])
             adapted.append(_update_leaf(leaf, *own, numbers))
         scaled, gains, averages = (

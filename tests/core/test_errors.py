@@ -53,8 +53,8 @@ BAD_VALUES = [
     ({"learning_rate": np.complex64(1 + 2j)}, r"learning_rate=\(1\+2j\) must be real"),
     ({"eta_minus": (0.5, 1.2)}, r"etas are two arguments here: eta_minus=0\.5, eta_plus=1\.2"),
     ({"eta_plus": {"w": 0.5}}, r"eta_plus\['w'\]=0\.5 must be a finite number above 1"),
-    ({"lower": nan}, r"lower=nan must be a number below inf: leave it out"),
-    ({"upper": nan}, r"upper=nan must be a number above -inf: leave it out"),
+    ({"lower": nan}, r"lower=nan must be a number below inf: no bound is None, in an array -inf"),
+    ({"upper": nan}, r"upper=nan must be a number above -inf: no bound is None, in an array inf"),
 ]
 
 
@@ -75,7 +75,8 @@ ARRAYS_ALONE = r"schedule through optax\.inject_hyperparams.* eqx\.filter\("
         ({"learning_rate": {"w": lambda step: 0.1}}, r"\['w'\]=<function .*" + FIRST_STEP),
         ({"eta_plus": lambda step: 1.2}, "=<function .*" + ARRAYS_ALONE),
         ({"lower": {"activation": jnp.tanh}}, r"\['activation'\]=.*" + ARRAYS_ALONE),
-        ({"eta_plus": "1.2"}, r"='1\.2' is a string; it must be a number"),
+        ({"lower": np.array([0.0, None])}, "=array.* must be a number or an array of numbers"),
+        ({"eta_plus": "1.2"}, r"='1\.2' must be a number or an array of numbers"),
     ],
 )
 def test_functions(given, message):
@@ -168,6 +169,8 @@ def test_an_option_that_is_no_flag():
 def test_rules_that_do_not_exist():
     with pytest.raises(ValueError, match="rule='irprop' is unknown; use one of 'rprop_minus', 'ir"):
         optax_rprop.scale_by_rprop(rule="irprop")
+    with pytest.raises(ValueError, match=r"rule=\['rprop'\] is unknown; .*: momentum=0\.8\."):
+        optax_rprop.scale_by_rprop(rule=["rprop"])
 
 
 def test_the_alias_is_a_rule_too():
@@ -204,9 +207,9 @@ def test_a_step_dtype_of_float64_without_64_bit_types():
 )
 def test_a_state_of_other_options(given, made_with):
     plain, other = optax_rprop.scale_by_rprop(), optax_rprop.scale_by_rprop(**given)
-    with pytest.raises(ValueError, match=f"=None: this state was made without {made_with}"):
+    with pytest.raises(ValueError, match=rf"state lacks .* made with {made_with}; .* own init"):
         other.update(PARAMS, plain.init(PARAMS), PARAMS)
-    with pytest.raises(ValueError, match=f": this state was made with {made_with}.*init of this"):
+    with pytest.raises(ValueError, match=rf"state has .* made without {made_with}; .* own init"):
         plain.update(PARAMS, other.init(PARAMS), PARAMS)
 
 
@@ -214,7 +217,7 @@ def test_undo_nonfinite_needs_its_state_and_params():
     optimizer = optax_rprop.rprop(undo_nonfinite=True)
     with pytest.raises(ValueError, match=r"params=None, .* for undo_nonfinite: .*state, params\)"):
         optimizer.update(PARAMS, optimizer.init(PARAMS))
-    with pytest.raises(ValueError, match=r"domain=None: .* was made without undo_nonf"):
+    with pytest.raises(ValueError, match=r"lacks domain, but .* made with undo_nonf"):
         optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS)
 
 
@@ -269,6 +272,12 @@ def test_parameters_without_gradients():
             ValueError,
             r"^the gradients are a list, but the state is a dict; both",
         ),
+        (
+            {**PARAMS, "b": [0.0, 0.0]},
+            ValueError,
+            r"^the gradients have a pytree or a list at \['b'\], where the state has one array",
+        ),
+        (None, ValueError, r"^the gradients are None; call update\(gradients, state, params\)"),
         (jnp.zeros(2), ValueError, r"only leaf\) is an array, but the state is a dict there; both"),
         (
             {**PARAMS, "w": jnp.zeros(3)},
@@ -303,28 +312,27 @@ def test_irprop_plus_needs_the_loss():
     for value in (jnp.zeros(2), jnp.zeros((), complex), (1.0, 2), "x", jnp.sum):
         with pytest.raises(TypeError, match=r"value=.* must be one real number.*has_aux=True"):
             optimizer.update(PARAMS, state, PARAMS, value=value)
-    with pytest.raises(ValueError, match=r"prev_value=None: this state .* without irprop_plus"):
+    with pytest.raises(ValueError, match=r"lacks prev_value, but .* made with .*'irprop_plus'"):
         optimizer.update(PARAMS, optax_rprop.rprop().init(PARAMS), PARAMS, value=0.0)
 
 
 def test_a_state_of_another_optimizer():
-    with pytest.raises(
-        TypeError, match=r"state is of type builtins\.dict, not the optax_rprop\.ScaleBy"
+    scale, optimizer = optax_rprop.scale_by_rprop(), optax_rprop.rprop()
+    gains = optax_rprop.contrib.scale_by_adaptive_gains()
+    state = optimizer.init(PARAMS)
+    for transformation, wrong, message in (
+        (scale, PARAMS, "of type dict, not the ScaleByRpropState that init made; pass that"),
+        (scale, state, r"the tuple \(ScaleByRpropState, EmptyState\), not the ScaleByRpropState"),
+        (gains, PARAMS, "of type dict, not the ScaleByAdaptiveGainsState that init made"),
+        (optimizer, None, r"None, not the tuple \(ScaleByRpropState, EmptyState\) that init made"),
+        (optimizer, PARAMS, r"of type dict, not the tuple \(ScaleByRpropState, EmptyState\)"),
+        (optimizer, scale.init(PARAMS), "of type ScaleByRpropState, not the tuple"),
+        (optimizer, (), r"the tuple \(\), not the tuple"),
+        (optimizer, (PARAMS, state), r"the tuple \(dict, tuple\), .*, or the second result of up"),
+        (optimizer, optax.rprop(0.1).init(PARAMS), r"the tuple \(.*RpropState, EmptyState\), not"),
     ):
-        optax_rprop.scale_by_rprop().update(PARAMS, PARAMS)
-    with pytest.raises(TypeError, match=r"not the optax_rprop\.ScaleByAdaptiveGainsState"):
-        optax_rprop.contrib.scale_by_adaptive_gains().update(PARAMS, PARAMS)
-    with pytest.raises(TypeError, match=r"state is of type optax.*State, not the optax_rprop\."):
-        optax_rprop.rprop().update(PARAMS, optax.rprop(0.1).init(PARAMS))
-    with pytest.raises(TypeError, match=r"state=None; .* state = optimizer\.init\(params\)"):
-        optax_rprop.rprop().update(PARAMS, None)
-    for state in (PARAMS, optax_rprop.scale_by_rprop().init(PARAMS)):
-        with pytest.raises(
-            TypeError, match=r"state is of type .*, not the tuple .*update\(gradients,"
-        ):
-            optax_rprop.rprop().update(PARAMS, state)
-    with pytest.raises(TypeError, match=r"tuple, .*\(ScaleByRpropState, optax\.EmptyState\(\)\)"):
-        optax_rprop.scale_by_rprop().update(PARAMS, optax_rprop.rprop().init(PARAMS))
+        with pytest.raises(TypeError, match=f"^state is {message}"):
+            transformation.update(PARAMS, wrong)
 
 
 def test_a_state_that_was_cast():
@@ -341,6 +349,8 @@ def test_undo_nonfinite_starts_at_a_finite_point(number):
     for make in (optax_rprop.rprop, optax_rprop.rprop_momentum):
         with pytest.raises(ValueError, match=message):
             make(undo_nonfinite=True).init(start)
+        with pytest.raises(ValueError, match=rf"\['b'\] starts at {number}, outside lower=0"):
+            make(lower=0.0).init(start)
         make().init(start)
 
 

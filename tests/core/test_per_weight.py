@@ -133,3 +133,12 @@ def test_complex_parameters():
     params = {"z": jnp.zeros(2, complex)}
     updates, _ = optimizer.update({"z": jnp.array([1 + 1j, 1 - 1j])}, optimizer.init(params))
     np.testing.assert_array_equal(updates["z"], [-0.5 - 0.5j, -0.25 + 0.25j])
+
+
+@pytest.mark.parametrize("argument", ["learning_rate", "lower"])
+def test_a_list_that_is_too_short(argument):
+    """Not a box for the first alone: keys may be left out of a dict, but not places of a list."""
+    message = rf"{argument} is a list of 1, for 2 parameters; give each a value"
+    with pytest.raises(ValueError, match=message):
+        optax_rprop.rprop(**{argument: [0.5]}).init([jnp.ones(2), jnp.ones(3)])
+    optax_rprop.rprop(lower=[0.5, None]).init([jnp.ones(2), jnp.zeros(3)])

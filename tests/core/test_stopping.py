@@ -88,10 +88,12 @@ def test_every_leaf_counts():
     assert optax_rprop.converged(make({}, {}), 1.0)
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.array([1.0, 0.0])])
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.inf, jnp.array([1.0, 0.0])])
 def test_refuses(tolerance):
     state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(ValueError, match=r"tolerance=.* must be a number above 0: the step size"):
+    with pytest.raises(
+        ValueError, match=r"tolerance=.* must be a finite number above 0: the step size"
+    ):
         optax_rprop.converged(state, tolerance)
 
 
@@ -259,7 +261,7 @@ def test_each_parameter_has_its_own_tolerance():
         (None, TypeError, "tolerance=None must be a real number or an array"),
         ({"a": 1e-3, "b": None}, ValueError, r"tolerance has no value for parameter \['b'\]"),
         ({"a": 1e-3, "b": "x"}, TypeError, r"tolerance\['b'\]='x' must be a real number"),
-        ({"a": 1e-3, "b": 0.0}, ValueError, r"tolerance\['b'\]=0 must be a number above 0"),
+        ({"a": 1e-3, "b": 0.0}, ValueError, r"tolerance\['b'\]=0 must be a finite number above 0"),
         ({"a": 1.0, "b": 1.0, "c": 1.0}, ValueError, r"tolerance\['c'\] belongs to no parameter"),
         ({"a": np.ones(3), "b": 1.0}, ValueError, r"tolerance\['a'\] has shape \(3,\), which does"),
     ],

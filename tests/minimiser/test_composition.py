@@ -257,6 +257,13 @@ def test_backpropagation_through_the_steps_is_zero():
     np.testing.assert_allclose(derivative(jnp.array(2.0), optimistix.ImplicitAdjoint()), 1.0)
 
 
+def test_a_norm_and_a_verbosity_that_are_none():
+    with pytest.raises(TypeError, match=r"norm=0\.01 must be a function; give learning_rate by"):
+        RpropMinimiser(1e-2, 1e-2, 0.01)
+    with pytest.raises(TypeError, match="verbose='loss' must be True or False"):
+        RpropMinimiser(1e-2, 1e-2, verbose="loss")
+
+
 def test_verbose(capfd):
     def fn(y, args):
         return (y - 1) ** 2
