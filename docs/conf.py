@@ -53,6 +53,7 @@ html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
+suppress_warnings = ["myst.xref_missing"]  # it knows headings alone; check_links.py checks all
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
@@ -95,6 +96,12 @@ class WholeNumbers(SphinxPostTransform):
                 text.parent.replace(text, marked)
 
 
+def link_to_gallery(app, docname: str, source: list[str]) -> None:
+    """Where a page links to an example's script, the site links to its page in the gallery."""
+    source[0] = re.sub(r"\(\.\./examples/(\w+)\.py\)", r"(gallery/\1.rst)", source[0])
+
+
 def setup(app) -> None:
     """Sphinx calls this."""
     app.add_post_transform(WholeNumbers)
+    app.connect("source-read", link_to_gallery)

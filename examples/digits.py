@@ -61,7 +61,7 @@ def train(make, rate):
 
 
 # %%
-# With all rates in one loop. STEPS + 1 steps to a loss of 1e-4: never. Dotted: without arguments.
+# STEPS + 1 means that a rate did not reach 1e-4. Dotted: `rprop_momentum()`, without a rate.
 figure, (curves, by_rate) = plt.subplots(2, 1, figsize=(6, 8), layout="constrained")
 losses, accuracies = jax.jit(lambda: train(lambda _: optax_rprop.rprop_momentum(), None))()
 alone = int(jnp.argmin(losses > 1e-4))

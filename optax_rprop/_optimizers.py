@@ -24,11 +24,12 @@ def rprop_momentum(
     upper: PerWeight | None = None,
     undo_nonfinite: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rprop with momentum, whose factor has a step size of its own: the one to begin with.
+    r"""Rprop with momentum, whose coefficient adapts by signs too: the optimizer to begin with.
 
     Rprop sees each weight alone, and takes thousands of steps along a valley that lies across
     the axes. This adds one direction, the average :math:`a` of past moves, for all weights
-    together. Its factor :math:`f` adapts as a step size does, by the sign of the slope:
+    together. Its coefficient, the factor :math:`f`, adapts as a step size does, by the sign of
+    the slope :math:`q`:
 
     .. math::
       q_t &= \sum_i g_{t,i} \, a_{t-1,i} \\
@@ -51,7 +52,7 @@ def rprop_momentum(
 
     It costs a second number a weight, as many as Adam keeps, and one number that all devices
     sum in each step. The method is this library's own. `scale_by_rprop` has it for the other
-    rules that take no step back.
+    rules that undo no step.
 
     Args:
       learning_rate: the first step size; by default 0.001 * abs(w) + 1e-5 for a weight w, and
@@ -63,7 +64,8 @@ def rprop_momentum(
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
       momentum: the decay of the average, above 0 and below 1 (default 0.8: about five moves);
-        one number for all weights. None for no momentum: `irprop_minus` with this start.
+        one number for all weights. It is not the second argument, as in `optax.sgd`. None for
+        no momentum: `irprop_minus` with this start.
       step_dtype: the type of real parameters' step sizes and averages.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
@@ -97,7 +99,7 @@ def rprop_momentum(
 
 
 def irprop_minus(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
@@ -134,9 +136,10 @@ def irprop_minus(
     :math:`\Delta_0, \eta^-, \eta^+, \Delta_{min}, \Delta_{max}` are the first five arguments.
 
     Args:
-      learning_rate: the first step size, in the units of the parameters, and nothing else
-        (default 0.01). Like all of the next four, and the bounds, it is a number, an array that
-        broadcasts to every parameter, or a pytree prefix of the parameters that ends in those.
+      learning_rate: the first step size, in the units of the parameters (default 0.01); None
+        for the start of `rprop_momentum`. It does not scale later steps. This, the next four
+        and the bounds may each be a number, an array that broadcasts to every parameter, or a
+        pytree prefix of the parameters whose leaves are such.
       eta_minus: shrinks a step size where a gradient changed sign, between 0 and 1 (default 0.5).
       eta_plus: grows a step size where a gradient kept its sign, above 1 (default 1.2).
       min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
@@ -147,16 +150,17 @@ def irprop_minus(
       step_dtype: the type of real parameters' step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 for float16). Inside
         optax.inject_hyperparams give its name, such as "bfloat16".
-      lower: bounds below the parameters, rounded to their types (default: none). A prefix may
-        leave parameters out, or give None for them. A step that would leave the box is cut to
-        the largest whose rounded sum with the weight stays inside. `update` needs `params`. Both
-        parts of a complex parameter have the same bounds.
+      lower: bounds below the parameters, rounded to their types (default: none). A dict may
+        leave parameters out; None, or -inf in an array, is no bound. A step that would leave
+        the box is cut to the largest whose rounded sum with the weight stays inside. `update`
+        needs `params`. Both parts of a complex parameter have the same bounds.
       upper: bounds above the parameters, likewise.
-      undo_nonfinite: whether all weights go back to the last point where everything was finite
-        from one where a gradient is NaN or `value`, if it is passed to `update`, is not finite
-        (default False): the root of a negative number, a failed Cholesky decomposition. The
-        weights that are at fault shrink their step size. `update` needs `params`. The state
-        keeps two more numbers a weight, see `DomainState`. Not for mini-batches.
+      undo_nonfinite: whether to go back where a gradient is NaN, or `value` (if it is passed to
+        `update`) is not finite, as after the root of a negative number or a failed Cholesky
+        decomposition (default False). All weights then return to the last point where
+        everything was finite, and those at fault shrink their step size. `update` needs
+        `params`. The state keeps two more numbers a weight, see `DomainState`. Not for
+        mini-batches.
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters. Its state is
@@ -165,12 +169,13 @@ def irprop_minus(
     Raises:
       TypeError: for a function, such as a schedule, or a string; in `init`, for parameters that
         are neither floating-point nor complex; in `update`, for gradients of another kind than
-        the parameters, or a state of another optimizer.
+        the parameters, or a state that is not Rprop's.
       ValueError: for a number out of range, or learning_rate outside [min_step_size,
         max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
         rounds to 1 in the state's type, or a parameter outside its bounds or, with
         `undo_nonfinite`, not finite; in `update`, for gradients whose tree or shapes are not
-        those of the parameters, or a missing argument.
+        those of the parameters (None for a leaf leaves its parameter alone), a state made with
+        other options, or a missing argument.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
@@ -199,7 +204,7 @@ rprop = irprop_minus
 
 
 def irprop_plus(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
@@ -226,7 +231,7 @@ def irprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     Args:
-      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
+      learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -260,7 +265,7 @@ def irprop_plus(
 
 
 def rprop_plus(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
@@ -284,7 +289,7 @@ def rprop_plus(
     optimizer emitted: in a chain, no transformation may change it afterwards.
 
     Args:
-      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
+      learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -303,7 +308,7 @@ def rprop_plus(
 
 
 def rprop_minus(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
@@ -325,7 +330,7 @@ def rprop_minus(
     The sign of every gradient is remembered.
 
     Args:
-      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
+      learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
@@ -344,7 +349,7 @@ def rprop_minus(
 
 
 def shark_irprop_minus(
-    learning_rate: PerWeight = 0.01,
+    learning_rate: PerWeight | None = 0.01,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,
@@ -357,8 +362,8 @@ def shark_irprop_minus(
 ) -> optax.GradientTransformationExtraArgs:
     r"""What Shark and OpenCV call iRprop-: steps back, then forgets the sign.
 
-    To go on from a run of theirs; the published iRprop- is `irprop_minus`, whose step sizes
-    these are.
+    Use it to continue a run of theirs. The step sizes are those of `irprop_minus`, which is
+    the published iRprop-.
 
     .. math::
       w_{t+1} = w_t - \operatorname{sign}(g_t) \Delta_t
@@ -366,7 +371,7 @@ def shark_irprop_minus(
     After :math:`s_t < 0` the remembered sign is 0.
 
     Args:
-      learning_rate: the first step size; for it, the others and errors, see `irprop_minus`.
+      learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.

@@ -19,7 +19,8 @@ class MomentumState(NamedTuple):
 
     Attributes:
       average: a pytree shaped like the parameters, of the step sizes' types: the average of
-        past moves, in the parameters' units; to be subtracted, as a gradient is.
+        past moves, in the parameters' units. It has the sign of a gradient: opposite to the
+        moves.
       factor: a scalar of at least float32, the step size along the average.
       slope_scale: likewise, the power of two by which the next slope is scaled.
     """
@@ -34,9 +35,9 @@ class DomainState(NamedTuple):
 
     Attributes:
       finite_params: the parameters at the last point where everything was finite.
-      marks: a pytree shaped like the parameters, of the step sizes' types: where domain errors
-        shrank a step size, what it would be by reversals alone, negative if the weight
-        skips the next step; else 0.
+      marks: a pytree shaped like the parameters, of the step sizes' types. For a weight whose
+        step size was shrunk by domain errors, the step size that it would have without them,
+        negative if the weight skips the next step. 0 for all other weights.
       returns: an int32 scalar, how many steps may still go back to `finite_params`.
     """
 
@@ -53,12 +54,14 @@ class ScaleByRpropState(NamedTuple):
         previous gradient's sign of every weight in one number of its own encoding: read it
         through `step_sizes` and `prev_signs`. Never cast it, nor load a float64 one without
         jax_enable_x64, where JAX would cast it.
-      prev_value: the last finite loss, a scalar of the default float type, the largest
-        number of that type before the first; None but for `irprop_plus`.
-      domain: a `DomainState`; None without `undo_nonfinite`.
-      along: a `MomentumState`; None without `momentum`.
-      num_steps: an int32 scalar, the steps so far, as long as they are quick; None but where
-        `learning_rate` is None.
+      prev_value: a scalar of the default float type, the last finite loss; the largest number
+        of that type before the first. Only for `irprop_plus`, otherwise None.
+      domain: a `DomainState`. Only with `undo_nonfinite`, otherwise None.
+      along: a `MomentumState`. Only with `momentum`, otherwise None.
+      num_steps: an int32 scalar, the number of steps so far, up to the 12 of the quick start.
+        Only if `learning_rate` is None, otherwise None.
+
+    It has the properties `step_sizes` and `prev_signs`, as the functions of these names.
     """
 
     packed: optax.Params
@@ -94,7 +97,7 @@ class ScaleByRpropState(NamedTuple):
 
         Args:
           step_sizes: a pytree of arrays, floating-point or complex, in the parameters' units.
-            Its types become the state's, float32 where a type has less range than bfloat16.
+            The state has the types of these arrays, except float32 for float16.
           prev_signs: a pytree of the same structure and shapes; any real numbers, of which the
             signs count (a previous gradient will do). 0 and NaN mean none.
           prev_value: the previous loss, for `irprop_plus`.
@@ -257,16 +260,16 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     Signs change around a minimum, but also across a narrow valley, far from its end: the
     tolerance is a step size, not an error. In valleys take one 1,000 times smaller than the
     accuracy that is wanted, or `optax_rprop.optimistix.RpropMinimiser`, which tests for 100
-    steps. With momentum, the move along the average must be as small; and while a start
-    without a learning rate is quick, in the first 12 steps, this is False. A NaN gradient
-    meets none of the three. The updates do not tell: irprop_minus emits zero wherever a sign
-    changed, in all weights at once sooner or later.
+    steps. With momentum, the move along the average must be as small. If `learning_rate` is
+    None, this is False in the first 12 steps. A NaN gradient meets none of the three. Do not
+    test for small updates instead: irprop_minus emits zero wherever a sign changed, sooner or
+    later for all weights at once.
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.
       tolerance: a number above 0, in the units of the parameters; or an array, or a pytree
         prefix of the parameters, where they differ in scale. It must be smaller than every
-        first step size, or the test passes immediately, and not smaller than
+        given first step size, or the test passes immediately, and not smaller than
         `min_step_size`, or it may never pass.
 
     Returns:

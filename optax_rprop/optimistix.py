@@ -59,10 +59,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     200 to 1,000 steps, and Optimistix allows 256 unless `max_steps` says more.
 
     The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops when, for 100 steps
-    in a row, every step size and every move along the momentum's average was at most 1/65536 of
-    it, or as small as the rounding of its weight. A weight whose gradient is exactly zero, or
-    pushes it against a bound, needs no small step size. Success means that, as far as 100 such
-    steps can tell, each weight is within its tolerance of a minimum.
+    in a row, the step size of every weight and its move along the momentum's average were at
+    most tolerance / 65536, or the rounding of the weight. A weight whose gradient is exactly
+    zero, or pushes it against a bound, needs no small step size. Success means that, as far as
+    100 such steps can tell, each weight is within its tolerance of a minimum.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,

@@ -229,6 +229,8 @@ def main():
     if arguments.json:
         profiles.save(summary, arguments.json)
     if arguments.source and arguments.problems:
+        if unknown := set(arguments.problems) - set(summary["problems"]):
+            parser.error(f"not among the problems: {', '.join(sorted(unknown))}")
         return profiles.by_problem(summary, arguments.problems)
     if arguments.compare:
         return profiles.compare(summary, *arguments.compare)

@@ -157,11 +157,12 @@ def rmsprop_with_gains(
     Args:
       learning_rate: a number or a schedule, as for `optax.rmsprop`; the best is often about
         twice as large.
-      decay: that of the average of squared gradients (default 0.9).
+      decay: how much the average of squared gradients keeps in a step (default 0.9).
       eps: added to that average, under the root (default 1e-8).
-      increase: for it, those that follow and errors, see `scale_by_adaptive_gains` (default 0.05).
+      increase: added to a gain (default 0.05). For this and the next four, see
+        `scale_by_adaptive_gains`.
       decrease: shrinks a gain (default 0.8).
-      average_decay: that of the average of updates (default 0.9).
+      average_decay: how much the average of updates keeps in a step (default 0.9).
       min_gain: the smallest gain (default 0.1).
       max_gain: the largest gain (default 10).
 
