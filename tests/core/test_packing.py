@@ -113,10 +113,18 @@ def test_zero_minimum_with_64_bits():
 
 
 @pytest.mark.parametrize(
-    ("rate", "first"), [(np.nan, 0.25), (-1.0, 0.25), (0.0, 0.25), (0.5, 0.5), (3e38, 2.0**31)]
+    ("rate", "largest", "first"),
+    [
+        (np.nan, 50, 0.25),
+        (-1.0, 50, 0.25),
+        (0.0, 50, 0.25),
+        (0.5, 50, 0.5),
+        (99.0, 50, 50),
+        (3e38, 2.0**31, 2.0**31),
+    ],
 )
-def test_a_traced_learning_rate_is_moved_into_the_limits(rate, first):
-    limits = {"min_step_size": 0.25, "max_step_size": 2.0**31}
+def test_a_traced_learning_rate_is_moved_into_the_limits(rate, largest, first):
+    limits = {"min_step_size": 0.25, "max_step_size": largest}
     state = jax.jit(lambda rate: optax_rprop.rprop(rate, **limits).init(jnp.zeros(())))(rate)
     assert optax_rprop.step_sizes(state) == first
 
