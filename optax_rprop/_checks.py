@@ -116,7 +116,7 @@ def check_hyperparams(trees: Mapping[str, Any]) -> None:
                     )
                 )
             is_array = isinstance(value, (np.ndarray, np.generic))
-            if isinstance(value, (str, bytes)) or (is_array and value.dtype.kind in "OSU"):
+            if isinstance(value, (str, bytes, bool)) or (is_array and value.dtype.kind in "OSUb"):
                 raise TypeError(f"{place}={value!r} must be a number or an array of numbers.")
             if path and isinstance(value, NUMBERS):
                 if isinstance(tree, (tuple, list)) and name == "eta_minus" and len(tree) == 2:

@@ -76,6 +76,7 @@ ARRAYS_ALONE = r"schedule through optax\.inject_hyperparams.* eqx\.filter\("
         ({"eta_plus": lambda step: 1.2}, "=<function .*" + ARRAYS_ALONE),
         ({"lower": {"activation": jnp.tanh}}, r"\['activation'\]=.*" + ARRAYS_ALONE),
         ({"lower": np.array([0.0, None])}, "=array.* must be a number or an array of numbers"),
+        ({"learning_rate": True}, "=True must be a number or an array of numbers"),
         ({"eta_plus": "1.2"}, r"='1\.2' must be a number or an array of numbers"),
     ],
 )
