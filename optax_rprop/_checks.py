@@ -84,7 +84,7 @@ GAIN_INTERVALS = {
 }
 # The option that each field of the state belongs to.
 _OPTIONS = {
-    "prev_value": "the rule 'irprop_plus' (or from_step_sizes: pass prev_value)",
+    "prev_value": "the loss of irprop_plus",
     "along": "momentum",
     "num_steps": "learning_rate=None",
     "domain": "undo_nonfinite=True",
@@ -115,8 +115,7 @@ def check_hyperparams(trees: Mapping[str, Any]) -> None:
                         "its arrays alone: eqx.filter(module, eqx.is_inexact_array)."
                     )
                 )
-            is_array = isinstance(value, (np.ndarray, np.generic))
-            if isinstance(value, (str, bytes, bool)) or (is_array and value.dtype.kind in "OSUb"):
+            if not _is_numeric(value):
                 raise TypeError(f"{place}={value!r} must be a number or an array of numbers.")
             if path and isinstance(value, NUMBERS):
                 if isinstance(tree, (tuple, list)) and name == "eta_minus" and len(tree) == 2:
@@ -228,14 +227,14 @@ def refuse_unused_value(name: str, path: tuple, paths: Sequence[tuple]) -> NoRet
     parameter = next((path[:n] for n in range(len(path)) if path[:n] in paths), None)
     if parameter is not None:
         raise ValueError(
-            f"{name}{jax.tree_util.keystr(parameter)} is a pytree, as every list and tuple is, "
+            f"{name}{jax.tree_util.keystr(parameter)} is a pytree (a dict, a list or a tuple), "
             "where the parameter is one array; use a number or jnp.array."
         )
     names = [*map(name_of, paths[:_MOST_NAMES]), *["..."] * (len(paths) > _MOST_NAMES)]
     raise ValueError(
         f"{name}{jax.tree_util.keystr(path)} belongs to no parameter; the parameters are "
-        f"{', '.join(names)}. Give one number for all, or the tree that init was given, which "
-        "optax.masked and some libraries change."
+        f"{', '.join(names)}. Give one number for all, or a tree like the one that init was given. "
+        "(Wrappers such as optax.masked may have changed it.)"
     )
 
 
@@ -277,10 +276,10 @@ def check_step_dtype(step_dtype: Any) -> jnp.dtype:
     return dtype
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: Any, words: str = "True or False") -> None:
     """Raises TypeError for anything but True and False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}={value!r} must be True or False.")
+        raise TypeError(f"{name}={value!r} must be {words}.")
 
 
 def check_momentum(momentum: Any, rule: str, undoes: bool) -> None:
@@ -314,6 +313,12 @@ def check_rule(rule: Any, rules: Collection[str]) -> None:
         )
 
 
+def check_start(y0: Any) -> None:
+    """Raises ValueError where the minimiser has nothing to start from."""
+    if y0 is None:
+        raise ValueError("y0=None; it must be a pytree of arrays.")
+
+
 def check_norm(norm: Any) -> None:
     """Raises TypeError for a number: the minimiser's third argument is not its step size."""
     if not callable(norm):
@@ -344,9 +349,9 @@ def check_parameter(path: tuple, parameter: Any) -> None:
         has_gradient = False
     if not has_gradient:
         raise TypeError(
-            f"parameter {name_of(path)} has dtype {dtype}; it must be floating-point, with a sign, "
-            "or complex, an array of JAX or NumPy. Convert it with .astype(float), keep it out "
-            "with optax.masked or optax.partition, or hand over "
+            f"parameter {name_of(path)} has dtype {dtype}; it must be an array of JAX or NumPy, "
+            "floating-point (signed) or complex. Convert it with jnp.asarray(parameter, float), "
+            "keep it out with optax.masked or optax.partition, or hand over "
             "eqx.filter(module, eqx.is_inexact_array) alone."
         )
 
@@ -464,20 +469,25 @@ def _kind(treedef: Any) -> str:
 def check_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a state of this kind."""
     if not isinstance(state, kind):
-        raise TypeError(f"state is {_kinds(state)}, not the {kind.__name__} {_FROM_INIT}.")
+        made = f"optax_rprop.{kind.__name__}"
+        raise TypeError(f"state is {_kinds(state)}, not the {made} {_FROM_INIT}.")
 
 
 def check_chain_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a tuple of a state of this kind and an empty one."""
     if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], kind)):
-        made = f"tuple ({kind.__name__}, EmptyState)"
+        made = f"tuple (optax_rprop.{kind.__name__}, optax.EmptyState)"
         raise TypeError(f"state is {_kinds(state)}, not the {made} {_FROM_INIT}.")
 
 
 def _kinds(state: Any) -> str:
+    def kind(part: Any) -> str:
+        package = type(part).__module__.split(".")[0]
+        return type(part).__name__ if package == "builtins" else f"{package}.{type(part).__name__}"
+
     if type(state) is tuple:
-        return f"the tuple ({', '.join(type(part).__name__ for part in state)})"
-    return "None" if state is None else f"of type {type(state).__name__}"
+        return f"the tuple ({', '.join(map(kind, state))})"
+    return "None" if state is None else f"of type {kind(state)}"
 
 
 def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
@@ -485,10 +495,10 @@ def check_fields(state: Any, needed: Mapping[str, bool]) -> None:
     for field, option in needed.items():
         has = getattr(state, field) is not None
         if option != has and (option or field != "prev_value"):  # the published rules share states
-            state_has, made = ("has", "without") if has else ("lacks", "with")
+            state_made, made = ("with", "without") if has else ("without", "with")
             raise ValueError(
-                f"the state {state_has} {field}, but this optimizer was made {made} "
-                f"{_OPTIONS[field]}; use the state that its own init made."
+                f"the state was made {state_made} {_OPTIONS[field]} (its field {field}), and this "
+                f"optimizer {made}; use the state that its init made."
             )
 
 
@@ -521,7 +531,7 @@ def check_tolerance(name: str, tolerance: Any) -> None:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tolerance)
     for path, value in leaves or [((), tolerance)]:
         where = jax.tree_util.keystr(path)
-        if not isinstance(value, (*NUMBERS, jax.Array)) or np.iscomplexobj(value):
+        if not _is_numeric(value) or np.iscomplexobj(value):
             raise TypeError(f"{name}{where}={value!r} must be a real number or an array of them.")
         if is_known(value):
             check_values({name: value}, where)
@@ -550,6 +560,14 @@ def is_known(value: Any) -> bool:
     if isinstance(value, jax.Array):
         return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
     return isinstance(value, NUMBERS)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether it is a number or an array of numbers, or becomes one in JAX."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.dtype.kind not in "OSUb"
+    is_number = isinstance(value, (int, float, complex)) and not isinstance(value, bool)
+    return is_number or isinstance(value, jax.Array) or hasattr(value, "__jax_array__")
 
 
 def real_parts(array: Any) -> np.ndarray:

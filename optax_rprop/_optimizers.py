@@ -24,7 +24,7 @@ def rprop_momentum(
     upper: PerWeight | None = None,
     undo_nonfinite: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rprop with momentum, whose coefficient adapts by signs too: the optimizer to begin with.
+    r"""Rprop with momentum, whose coefficient adapts by signs too. Begin with this one.
 
     Rprop sees each weight alone, and takes thousands of steps along a valley that lies across
     the axes. This adds one direction, the average :math:`a` of past moves, for all weights
@@ -50,9 +50,9 @@ def rprop_momentum(
     solves 85% to 1e-5 in 1,000 evaluations, `optax.lbfgs` 84%, `irprop_minus` 66%. On
     mini-batches use Adam.
 
-    It costs a second number a weight, as many as Adam keeps, and one number that all devices
-    sum in each step. The method is this library's own. `scale_by_rprop` has it for the other
-    rules that undo no step.
+    The state holds two numbers a weight, as Adam's does, and in each step all devices sum one
+    scalar. The method is this library's own. `scale_by_rprop` has it for the other rules that
+    undo no step.
 
     Args:
       learning_rate: the first step size; by default 0.001 * abs(w) + 1e-5 for a weight w, and
@@ -64,8 +64,8 @@ def rprop_momentum(
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
       momentum: the decay of the average, above 0 and below 1 (default 0.8: about five moves);
-        one number for all weights. It is not the second argument, as in `optax.sgd`. None for
-        no momentum: `irprop_minus` with this start.
+        one number for all weights. Unlike in `optax.sgd`, it is not the second argument. None
+        for no momentum: `irprop_minus` with this start.
       step_dtype: the type of real parameters' step sizes and averages.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
@@ -139,7 +139,7 @@ def irprop_minus(
       learning_rate: the first step size, in the units of the parameters (default 0.01); None
         for the start of `rprop_momentum`. It does not scale later steps. This, the next four
         and the bounds may each be a number, an array that broadcasts to every parameter, or a
-        pytree prefix of the parameters whose leaves are such.
+        pytree prefix of the parameters whose leaves are numbers or arrays.
       eta_minus: shrinks a step size where a gradient changed sign, between 0 and 1 (default 0.5).
       eta_plus: grows a step size where a gradient kept its sign, above 1 (default 1.2).
       min_step_size: the smallest step size, in the units of the parameters (default 1e-6). It
@@ -152,7 +152,7 @@ def irprop_minus(
         optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, rounded to their types (default: none). A dict may
         leave parameters out; None, or -inf in an array, is no bound. A step that would leave
-        the box is cut to the largest whose rounded sum with the weight stays inside. `update`
+        the box is cut to the largest that keeps the weight inside, after rounding. `update`
         needs `params`. Both parts of a complex parameter have the same bounds.
       upper: bounds above the parameters, likewise.
       undo_nonfinite: whether to go back where a gradient is NaN, or `value` (if it is passed to
@@ -174,8 +174,8 @@ def irprop_minus(
         max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
         rounds to 1 in the state's type, or a parameter outside its bounds or, with
         `undo_nonfinite`, not finite; in `update`, for gradients whose tree or shapes are not
-        those of the parameters (None for a leaf leaves its parameter alone), a state made with
-        other options, or a missing argument.
+        those of the parameters (None for a leaf leaves its parameter alone), a state made
+        with or without what an option needs, or a missing argument.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop

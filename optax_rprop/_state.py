@@ -35,10 +35,10 @@ class DomainState(NamedTuple):
 
     Attributes:
       finite_params: the parameters at the last point where everything was finite.
-      marks: a pytree shaped like the parameters, of the step sizes' types. For a weight whose
-        step size was shrunk by domain errors, the step size that it would have without them,
-        negative if the weight skips the next step. 0 for all other weights.
-      returns: an int32 scalar, how many steps may still go back to `finite_params`.
+      marks: a pytree shaped like the parameters, of the step sizes' types: the step size that a
+        weight would have without domain errors, negative if the weight skips the next step;
+        0 for a weight that no error affected.
+      returns: an int32 scalar, how many more steps may be used to go back to `finite_params`.
     """
 
     finite_params: optax.Params
@@ -249,11 +249,11 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
 def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     """Returns True once every weight has converged to within `tolerance`.
 
-    A weight has converged if, at its last gradient, it was one of these:
+    A weight has converged if, at its last gradient, any of these held:
 
-    - bracketed: its step size is at or below the tolerance. Step sizes shrink only where
-      a gradient changes sign;
-    - without a slope: its gradient was exactly zero, as for a pixel that is always 0, or
+    - its step size was at or below the tolerance. Step sizes shrink only where a gradient
+      changes sign;
+    - its gradient was exactly zero, as for a pixel that is always 0, or
       under stop_gradient;
     - held by a bound, its gradient pushing outwards.
 

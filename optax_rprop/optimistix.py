@@ -101,7 +101,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       TypeError: for a tolerance that is not a number.
       ValueError: for one below 0, or one that does not fit y0; for unknown `options`; see
         `optax_rprop.irprop_minus` for others.
-      RuntimeError: in `minimise`, if y0 is outside the bounds, or step sizes begin too small.
+      RuntimeError: in `minimise`, if y0 is outside the bounds, or `learning_rate` or
+        `max_step_size` is too small for the tolerance or the rounding of y0.
 
     Example:
       >>> import jax.numpy as jnp, optimistix
@@ -142,7 +143,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             _checks.check_tolerance(name, tolerance)
         _checks.check_norm(norm)
         if not callable(verbose):
-            _checks.check_flag("verbose", verbose)
+            _checks.check_flag("verbose", verbose, "True, False or a function")
         hyperparams = Hyperparams(
             learning_rate, eta_minus, eta_plus, 0.0, max_step_size, lower, upper
         )
@@ -189,6 +190,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     ) -> _State[Y]:
         """A fresh state, once the start is seen to fit the solver."""
         _checks.check_options(options)
+        _checks.check_start(y)
         small = self._small_steps(y)
         by_default = self.hyperparams.learning_rate is None
         least_first = jax.tree.map(lambda x: _LEAST_START * x, small) if by_default else 0.0

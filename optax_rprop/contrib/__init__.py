@@ -1,4 +1,4 @@
-"""Adaptive gains for mini-batches: Rprop's idea where Rprop itself is not the choice."""
+"""Adaptive gains for mini-batches, where Rprop itself is not the choice."""
 
 from optax_rprop.contrib._adaptive_gains import (
     ScaleByAdaptiveGainsState,

@@ -260,8 +260,13 @@ def test_backpropagation_through_the_steps_is_zero():
 def test_a_norm_and_a_verbosity_that_are_none():
     with pytest.raises(TypeError, match=r"norm=0\.01 must be a function; give learning_rate by"):
         RpropMinimiser(1e-2, 1e-2, 0.01)
-    with pytest.raises(TypeError, match="verbose='loss' must be True or False"):
+    with pytest.raises(TypeError, match="verbose='loss' must be True, False or a function"):
         RpropMinimiser(1e-2, 1e-2, verbose="loss")
+
+
+def test_no_start():
+    with pytest.raises(ValueError, match="y0=None; it must be a pytree of arrays"):
+        optimistix.minimise(lambda y, args: 0.0, RpropMinimiser(1e-2, 1e-2), None)
 
 
 def test_verbose(capfd):
