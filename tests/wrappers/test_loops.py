@@ -102,6 +102,17 @@ def test_converged_reads_an_nnx_optimizer():
     assert not optax_rprop.converged(opt_state, 1e-9)
 
 
+def test_a_bound_for_one_weight_of_an_nnx_network():
+    nnx = pytest.importorskip("flax.nnx")
+    network = nnx.Sequential(nnx.Linear(1, 2, rngs=nnx.Rngs(0)), nnx.tanh)
+    before = jnp.array(network.layers[0].kernel[...])
+    bounded = optax_rprop.rprop(0.5, lower={"layers": {0: {"bias": 0.0}}})
+    optimizer = nnx.Optimizer(network, bounded, wrt=nnx.Param)
+    optimizer.update(network, jax.tree.map(jnp.ones_like, nnx.state(network, nnx.Param)))
+    assert (network.layers[0].bias[...] == 0).all()
+    assert (network.layers[0].kernel[...] == before - 0.5).all()
+
+
 def train_state(make):
     module = pytest.importorskip("flax.training.train_state")
     return module.TrainState.create(apply_fn=None, params=tree(VALUES), tx=make())
