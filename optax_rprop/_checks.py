@@ -373,7 +373,7 @@ def check_alike(path: tuple, name: str, leaf: Any, other_name: str, other: Any) 
     if callable(leaf):
         raise TypeError(f"{name} {name_of(path)} is a function, {leaf!r}; call it first.")
     if not jax.tree_util.all_leaves([leaf, other]):
-        kind, other_kind = map(_kind, map(jax.tree.structure, (leaf, other)))
+        kind, other_kind = map(_node_type, map(jax.tree.structure, (leaf, other)))
         raise ValueError(
             f"{name} {name_of(path)} is {kind}, but {other_name} is {other_kind} there; "
             f"{_ONE_TREE}."
@@ -443,7 +443,7 @@ def _difference(tree: Any, name: str, treedef: Any, of: str) -> str:
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
         return [path for path, _ in leaves]
 
-    ours, theirs = map(_kind, (treedef, jax.tree.structure(tree)))
+    ours, theirs = map(_node_type, (treedef, jax.tree.structure(tree)))
     if ours != theirs:
         return f"{of} are {ours}, but {name} is {theirs}"
     ours, theirs = paths(treedef.unflatten(range(treedef.num_leaves))), paths(tree)
@@ -458,7 +458,7 @@ def _difference(tree: Any, name: str, treedef: Any, of: str) -> str:
     return f"{of} are {treedef}, but {name} is {jax.tree.structure(tree)}"
 
 
-def _kind(treedef: Any) -> str:
+def _node_type(treedef: Any) -> str:
     node = treedef.node_data()
     return f"a {node[0].__name__}" if node else "an array"
 
@@ -470,17 +470,17 @@ def check_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a state of this kind."""
     if not isinstance(state, kind):
         made = f"optax_rprop.{kind.__name__}"
-        raise TypeError(f"state is {_kinds(state)}, not the {made} {_FROM_INIT}.")
+        raise TypeError(f"state is {_composition(state)}, not the {made} {_FROM_INIT}.")
 
 
 def check_chain_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a tuple of a state of this kind and an empty one."""
     if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], kind)):
         made = f"tuple (optax_rprop.{kind.__name__}, optax.EmptyState)"
-        raise TypeError(f"state is {_kinds(state)}, not the {made} {_FROM_INIT}.")
+        raise TypeError(f"state is {_composition(state)}, not the {made} {_FROM_INIT}.")
 
 
-def _kinds(state: Any) -> str:
+def _composition(state: Any) -> str:
     def kind(part: Any) -> str:
         package = type(part).__module__.split(".")[0]
         return type(part).__name__ if package == "builtins" else f"{package}.{type(part).__name__}"
