@@ -21,7 +21,6 @@ _STEP_DTYPES = ("bfloat16", "float32", "float64")
 _UNITS = "step size, in the units of the parameters"
 _NO_BOUND = "no bound is None, in an array {}inf"
 _ONE_TREE = "both must have the tree that init was given: call init again if the parameters changed"
-_FROM_INIT = "that init made; pass that, or the second result of update"
 _MOST_NAMES = 10  # of parameters, in one message
 
 
@@ -360,9 +359,10 @@ def check_finite(path: tuple, parameter: Any) -> None:
     """Raises ValueError for a known parameter to which undo_nonfinite could not go back."""
     if is_known(parameter):
         numbers = real_parts(parameter)
-        if not np.isfinite(numbers).all():
+        bad = numbers[~np.isfinite(numbers)]
+        if bad.size:
             raise ValueError(
-                f"parameter {name_of(path)} is {numbers[~np.isfinite(numbers)][0]:g} at the start; "
+                f"parameter {name_of(path)} is {bad[0]:g} at the start; "
                 "undo_nonfinite=True goes back to the last finite point, so the first must be "
                 "finite."
             )
@@ -469,25 +469,27 @@ def _node_type(treedef: Any) -> str:
 def check_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a state of this kind."""
     if not isinstance(state, kind):
-        made = f"optax_rprop.{kind.__name__}"
-        raise TypeError(f"state is {_composition(state)}, not the {made} {_FROM_INIT}.")
+        _refuse_state(state, f"optax_rprop.{kind.__name__}")
 
 
 def check_chain_state(state: Any, kind: type) -> None:
     """Raises TypeError for anything but a tuple of a state of this kind and an empty one."""
     if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], kind)):
-        made = f"tuple (optax_rprop.{kind.__name__}, optax.EmptyState)"
-        raise TypeError(f"state is {_composition(state)}, not the {made} {_FROM_INIT}.")
+        _refuse_state(state, f"tuple (optax_rprop.{kind.__name__}, optax.EmptyState)")
 
 
-def _composition(state: Any) -> str:
+def _refuse_state(state: Any, made: str) -> NoReturn:
     def kind(part: Any) -> str:
         package = type(part).__module__.split(".")[0]
         return type(part).__name__ if package == "builtins" else f"{package}.{type(part).__name__}"
 
+    given = "None" if state is None else f"of type {kind(state)}"
     if type(state) is tuple:
-        return f"the tuple ({', '.join(map(kind, state))})"
-    return "None" if state is None else f"of type {kind(state)}"
+        given = f"the tuple ({', '.join(map(kind, state))})"
+    raise TypeError(
+        f"state is {given}, not the {made} that init made; pass that, or the second result of "
+        "update."
+    )
 
 
 def check_fields(state: Any, needed: Mapping[str, bool]) -> None:

@@ -76,10 +76,11 @@ def broadcast_prefix(
     prefixes = [
         next((path[:n] for n in range(len(path) + 1) if path[:n] in values), None) for path in paths
     ]
-    named = [path for path, leaf in zip(paths, leaves, strict=True) if leaf is not None]
-    for path in values:
-        if leaves and path not in prefixes:
-            _checks.refuse_unused_value(name, path, named)
+    used = set(prefixes)
+    unused = next((path for path in values if path not in used), None)
+    if leaves and unused is not None:
+        named = [path for path, leaf in zip(paths, leaves, strict=True) if leaf is not None]
+        _checks.refuse_unused_value(name, unused, named)
     _checks.check_length(name, value, paths)
     for prefix, path, leaf in zip(prefixes, paths, leaves, strict=True):
         if prefix is not None and leaf is not None:

@@ -253,9 +253,8 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
 
     - its step size was at or below the tolerance. Step sizes shrink only where a gradient
       changes sign;
-    - its gradient was exactly zero, as for a pixel that is always 0, or
-      under stop_gradient;
-    - held by a bound, its gradient pushing outwards.
+    - its gradient was exactly zero, as for a pixel that is always 0, or under stop_gradient;
+    - a bound held it, its gradient pushing outwards.
 
     Signs change around a minimum, but also across a narrow valley, far from its end: the
     tolerance is a step size, not an error. In valleys take one 1,000 times smaller than the

@@ -256,7 +256,7 @@ def test_parameters_without_gradients():
     with pytest.raises(TypeError, match=r"parameter \['t'\] has dtype torch\.float32; it must be"):
         init({"t": tensor})
     if hasattr(jnp, "float8_e8m0fnu"):
-        with pytest.raises(TypeError, match=r"has dtype float8_e8m0fnu; .*(signed)"):
+        with pytest.raises(TypeError, match=r"has dtype float8_e8m0fnu; .*\(signed\)"):
             init(jnp.ones(2, jnp.float8_e8m0fnu))
 
 
