@@ -30,7 +30,8 @@ bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
 figures: $(VENV)/examples ## Draw the pictures of README and the documentation anew
 	@$(BIN)/python examples/digits.py && $(BIN)/python examples/when_not_to_use_it.py
 	@$(BIN)/python benchmarks/cutest --from docs/data/cutest.json.gz
-	cp figures/digits.png figures/when_not_to_use_it.png figures/cutest.png docs/images/
+	@$(BIN)/python benchmarks/applications --from docs/data/applications.json.gz
+	cp $(addprefix figures/,digits.png when_not_to_use_it.png cutest.png applications.png) docs/images/
 
 docs: $(VENV)/docs ## Build the documentation: docs/_build/index.html
 	@test -n "$(DOCS_OPTIONS)" || echo "Building the site: about two minutes, as the gallery's scripts run."

@@ -80,16 +80,22 @@ def over_256_chips():
     return NamedSharding(mesh, PartitionSpec("rows", "columns"))
 
 
-def compile_step(optimizer, shape, sharding, dtype=jnp.float32):
-    """A donated step of one array of weights, and of a state that lies as they do."""
+def donated_step(optimizer):
+    """A step which writes parameters and state where they were: one for all benchmarks."""
     optimizer = optax.with_extra_args_support(optimizer)
-    everywhere = sharding
-    if isinstance(sharding, NamedSharding):
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
 
     def step(params, opt_state, gradients, value):
         updates, opt_state = optimizer.update(gradients, opt_state, params, value=value)
         return optax.apply_updates(params, updates), opt_state
+
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def compile_step(optimizer, shape, sharding, dtype=jnp.float32):
+    """A donated step of one array of weights, and of a state that lies as they do."""
+    everywhere = sharding
+    if isinstance(sharding, NamedSharding):
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
 
     def placed(array):
         where = sharding if array.shape == shape else everywhere
@@ -99,12 +105,13 @@ def compile_step(optimizer, shape, sharding, dtype=jnp.float32):
     state = jax.eval_shape(optimizer.init, weights)
     value = jax.ShapeDtypeStruct((), jnp.float32)
     arguments = jax.tree.map(placed, (weights, state, weights, value))
-    return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+    return donated_step(optimizer).lower(*arguments).compile()
 
 
 def figures(compiled, shape):
-    """What a compiled step moves and needs for each weight, and its passes over the weights."""
-    entry = compiled.as_text().split("\nENTRY ")[1]
+    """What a compiled step moves, holds and needs for each weight, and its passes over them."""
+    text, weights = compiled.as_text(), math.prod(shape)
+    entry = text.split("\nENTRY ")[1]
     array = re.escape(str(list(shape)).replace(" ", ""))
 
     def count(operation):
@@ -112,16 +119,19 @@ def figures(compiled, shape):
 
     fusions, copies = count("fusion"), count("copy(?:-start)?")
     memory = compiled.memory_analysis()
+    seen = memory.argument_size_in_bytes + memory.output_size_in_bytes
     cost = compiled.cost_analysis() or {}
     moved = cost.get("bytes accessed")
     if moved is None and (fusions, copies) == (1, 0):
         # A GPU's compiler does not say; one pass reads all arguments, writes all results.
-        moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+        moved = seen
     seconds = cost.get("optimal_seconds", 0)  # below 0 where the TPU's does not know
     return {
-        "bytes": moved and moved / math.prod(shape),
+        "bytes": moved and moved / weights,
         "fusions": fusions,
         "copies": copies,
-        "temporary": memory.temp_size_in_bytes / math.prod(shape),
+        "temporary": memory.temp_size_in_bytes / weights,
+        "peak": (seen + memory.temp_size_in_bytes - memory.alias_size_in_bytes) / weights,
         "seconds": seconds if seconds > 0 else None,
+        "collectives": len(re.findall(COLLECTIVE, text)),
     }

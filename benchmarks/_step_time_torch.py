@@ -1,7 +1,4 @@
-"""PyTorch's part of step_time.py: prints the median seconds of a step of torch.optim.Rprop.
-
-python benchmarks/_step_time_torch.py '[[1000], [1000]]' 30 cpu
-"""
+"""PyTorch's part of step_time.py: prints the median seconds of a step of torch.optim.Rprop."""
 
 import json
 import statistics
@@ -14,38 +11,24 @@ except ImportError:
     sys.exit()
 
 
-def median_seconds(step, turns, device):
-    """Of so many steps, after two that are not counted."""
-    seconds = []
-    for _ in range(turns + 2):
-        began = time.perf_counter()
-        step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:])
-
-
 def main(shapes, turns, backend):
-    """As it is, then compiled, and on a GPU as a CUDA graph too."""
+    """As it is, then compiled; the first two steps do not count."""
     device = "cuda" if backend == "gpu" else "cpu"
-    names = ["torch foreach", "torch compiled"] + ["torch CUDA graph"] * (device == "cuda")
-    for name in names:
-        parameters = [
-            torch.zeros(shape, device=device, requires_grad=True) for shape in json.loads(shapes)
-        ]
+    for name in ("torch foreach", "torch compiled"):
+        parameters = [torch.zeros(shape, device=device) for shape in json.loads(shapes)]
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)
-        graphed = name == "torch CUDA graph"
-        optimizer = torch.optim.Rprop(parameters, foreach=True, capturable=graphed)
-        step = torch.compile(optimizer.step) if name == "torch compiled" else optimizer.step
-        if graphed:
-            optimizer.step()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                optimizer.step()
-            step = graph.replay
-        print(json.dumps([name, median_seconds(step, int(turns), device)]), flush=True)
+        step = torch.optim.Rprop(parameters, foreach=True).step
+        if name == "torch compiled":
+            step = torch.compile(step)
+        seconds = []
+        for _ in range(int(turns) + 2):
+            began = time.perf_counter()
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+        print(json.dumps([name, statistics.median(seconds[2:])]), flush=True)
 
 
 if __name__ == "__main__":

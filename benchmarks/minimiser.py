@@ -1,17 +1,34 @@
 """The Optimistix minimiser beside others: evaluations, and how far from the minimum it stops.
 
-Every solver is asked for the same tolerance. An evaluation is one of the function, those of line
-searches included, with or without its gradient. Run: python benchmarks/minimiser.py
+Every solver is asked for the same tolerance; SciPy's, for a gradient of that size. An
+evaluation is one of the function, those of line searches included, with or without its
+gradient. Distances are in tolerances: above 1, a success is false.
+
+    python benchmarks/minimiser.py                          seven functions
+    python benchmarks/minimiser.py --fits                   fits of benchmarks/applications
+    python benchmarks/minimiser.py --random 36              1,080 problems of 30 families
 """
 
 import argparse
+import collections
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads slow a small matrix
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
 
+import random_problems
 from optax_rprop.optimistix import RpropMinimiser
 
 jax.config.update("jax_enable_x64", True)
@@ -54,49 +71,165 @@ PROBLEMS = {
         np.ones(20),
     ),
 }
+FITS = ["gp_ard", "pharmacokinetics", "logistic_raw", "logistic", "robust_raw", "gp_co2"]
+FITS += ["lotka_volterra", "horseshoe"]
+OURS, SCIPY = "RpropMinimiser", "SciPy's L-BFGS-B"
 
 
 def solvers(tolerance):
     others = {"rtol": tolerance, "atol": tolerance}
     return {
-        "RpropMinimiser": RpropMinimiser(tolerance, tolerance),
+        OURS: RpropMinimiser(tolerance, tolerance),
         "BFGS": optimistix.BFGS(**others),
-        "OptaxMinimiser(adam(0.01))": optimistix.OptaxMinimiser(optax.adam(0.01), **others),
+        "LBFGS": optimistix.LBFGS(**others),
+        "NonlinearCG": optimistix.NonlinearCG(**others),
         "OptaxMinimiser(lbfgs())": optimistix.OptaxMinimiser(optax.lbfgs(), **others),
+        SCIPY: tolerance,
     }
 
 
-def run(fn, solver, start):
-    """The solution, and the number of evaluations."""
+def run(fn, solver, start, max_steps):
+    """Where it ends, how, and after how many evaluations."""
+    if isinstance(solver, float):
+        value_and_grad = jax.jit(jax.value_and_grad(fn))
+
+        def evaluate(y):
+            return [np.asarray(x, float) for x in value_and_grad(jnp.asarray(y, start.dtype))]
+
+        options = {"gtol": solver, "maxfun": max_steps, "maxiter": max_steps}
+        arguments = {"jac": True, "method": "L-BFGS-B", "options": options}
+        found = scipy.optimize.minimize(evaluate, np.asarray(start, float), **arguments)
+        return found.x, "" if found.success else "no success", found.nfev
     evaluations = []
 
     def counted(y, args):
         jax.debug.callback(lambda: evaluations.append(1))
         return fn(y)
 
-    solution = optimistix.minimise(counted, solver, start, max_steps=20_000, throw=False)
+    solution = optimistix.minimise(counted, solver, start, max_steps=max_steps, throw=False)
     jax.block_until_ready(solution.value)
     jax.effects_barrier()
-    return solution, len(evaluations)
+    results = optimistix.RESULTS
+    outcome = "" if solution.result == results.successful else "no success"
+    outcome = "stagnation" if solution.result == results.stagnation else outcome
+    return np.asarray(solution.value, float), outcome, len(evaluations)
+
+
+def in_tolerances(y, minimum, tolerance):
+    return float(np.max(abs(y - minimum) / (tolerance * abs(minimum) + tolerance)))
+
+
+def fits(names):
+    """The losses and starts of benchmarks/applications, as flat vectors."""
+    sys.path.append(str(Path(__file__).parent / "applications"))
+    import problems
+
+    for name in names:
+        problem = problems.PROBLEMS[name]()
+        unravel = ravel_pytree(problem.starts[0])[1]
+        for number, start in enumerate(problem.starts, 1):
+            flat = np.asarray(ravel_pytree(start)[0])
+            yield f"{name}, start {number}", lambda y, p=problem, u=unravel: p.loss(u(y)), flat
+
+
+def compare(problems, tolerance, dtype, max_steps):
+    """A table of all solvers; for a problem without a minimum, of the one near the best end."""
+    names, numbers = list(solvers(1.0)), {}
+    total = collections.Counter()
+    print(f"\n| {dtype}, tolerance {tolerance:g} | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for name, fn, start, *minimum in problems:
+        x64 = jax.enable_x64(False) if dtype == "float32" else contextlib.nullcontext()
+        with x64:
+            first = jnp.asarray(start, dtype)
+            each = solvers(tolerance)
+            found = {key: run(fn, each[key], first, max_steps) for key in names}
+        if not minimum:
+            best = min(found.values(), key=lambda one: np.nan_to_num(fn(one[0]), nan=np.inf))
+            problem = random_problems.Problem(name, 0, lambda y, args, f=fn: f(y), {}, start)
+            minimum = [random_problems.nearest_minimum(problem, best[0], steps=30)]
+        cells = []
+        for key, (y, outcome, evaluations) in found.items():
+            distance = in_tolerances(y, minimum[0], tolerance)
+            outcome = outcome or "false" * (not distance <= 1)
+            total[key, outcome] += 1
+            cells.append(f"{evaluations:,}, {distance:.0e}" + f", {outcome}" * bool(outcome))
+            numbers.setdefault(name, {})[key] = [evaluations, distance, outcome]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    counts = [f"{total[key, '']} ({total[key, 'false']})" for key in names]
+    print("| **successes that are true (false)** | " + " | ".join(counts) + " |", flush=True)
+    return numbers
+
+
+@eqx.filter_jit
+def run_batch(fn, args, starts, lower, upper, tolerance, max_steps):
+    def one(args, start, lower, upper):
+        solver = RpropMinimiser(tolerance, tolerance, lower=lower, upper=upper)
+        options = {"max_steps": max_steps, "throw": False}
+        solution = optimistix.minimise(fn, solver, start, args, **options)
+        results = optimistix.RESULTS
+        is_one = [solution.result == x for x in (results.successful, results.stagnation)]
+        return solution.value, jnp.stack(is_one), solution.stats["num_steps"]
+
+    return jax.vmap(one)(args, starts, lower, upper)
+
+
+def at_random(count, tolerance, dtype, max_steps, families=None):
+    """How the random problems of each family end."""
+    columns = "problems", "success", "false", "stagnation", "no end", "median", "90%"
+    print(f"\n{dtype + f', tolerance {tolerance:g}':24}" + "".join(f"{x:>11}" for x in columns))
+    numbers, groups = {}, collections.defaultdict(list)
+    for problem in random_problems.problems(count, families):
+        problem = random_problems.rounded(problem, dtype)
+        groups[problem.family, len(problem.start)].append(problem)
+    for (family, _), group in groups.items():
+        _, _, fn, args, starts, lower, upper, _ = zip(*group, strict=True)
+        batch = [jax.tree.map(lambda *x: np.array(x, dtype), *x) for x in (args, starts)]
+        box = [None if x[0] is None else np.array(x, dtype) for x in (lower, upper)]
+        values, outcome, steps = run_batch(fn[0], *batch, *box, tolerance, max_steps)
+        rows = numbers.setdefault(family, [])
+        for problem, y, is_one, n in zip(group, values, outcome, steps, strict=True):
+            distance = np.inf
+            if is_one[0] and family not in random_problems.UNBOUNDED:
+                minimum = random_problems.nearest_minimum(problem, y, steps=150)
+                distance = in_tolerances(np.asarray(y, float), minimum, tolerance)
+            rows.append([int(n), *map(bool, is_one), distance])
+    numbers["all"] = [row for rows in numbers.values() for row in rows]
+    for family, rows in numbers.items():
+        steps, success, stagnation, distance = np.array(rows).T
+        false, neither = success * (distance > 1), (1 - success) * (1 - stagnation)
+        sums = [len(rows), *(int(x.sum()) for x in (success, false, stagnation, neither))]
+        sums += [int(np.percentile(steps, part)) for part in (50, 90)]
+        print(f"{family:24}" + "".join(f"{x:11,}" for x in sums))
+    return numbers
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tolerance", type=float, default=1e-5)
+    text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
+    parser.add_argument("--tolerance", type=float, help="default: 1e-5, of fits 1e-3")
+    parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    arguments = parser.parse_args()
-    names = list(solvers(1.0))
-    print(f"| tolerance {arguments.tolerance:g} | " + " | ".join(names) + " |")
-    print("|---" * (len(names) + 1) + "|")
-    for problem in arguments.problems:
-        fn, start, minimum = PROBLEMS[problem]
-        cells = []
-        for solver in solvers(arguments.tolerance).values():
-            solution, evaluations = run(fn, solver, start)
-            distance = np.abs(solution.value - minimum).max()
-            ran_out = solution.result != optimistix.RESULTS.successful
-            cells.append(f"{evaluations:,}, {distance:.0e}" + ", no success" * bool(ran_out))
-        print(f"| {problem} | " + " | ".join(cells) + " |", flush=True)
+    parser.add_argument("--fits", nargs="*", help="these fits, or eight; in float64")
+    parser.add_argument("--random", type=int, metavar="N", help="N random problems of each family")
+    parser.add_argument("--families", nargs="+", choices=random_problems.FAMILIES)
+    parser.add_argument("--max-steps", type=int, default=2_000)
+    parser.add_argument("--json", type=Path, help="where all numbers go")
+    options = parser.parse_args()
+    numbers = {}
+    if options.fits is not None:
+        given = list(fits(options.fits or FITS)), options.tolerance or 1e-3, "float64"
+        numbers["fits"] = compare(*given, options.max_steps)
+    else:
+        for dtype in options.dtypes:
+            rest = options.tolerance or 1e-5, dtype, options.max_steps
+            if options.random:
+                numbers[dtype] = at_random(options.random, *rest, options.families)
+            else:
+                given = [(name, *PROBLEMS[name]) for name in options.problems]
+                numbers[dtype] = compare(given, *rest)
+    if options.json:
+        options.json.write_text(json.dumps(numbers, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Bounds and domain errors
 ========================
 
-Three functions of one variable show how Rprop stays inside bounds and returns from a NaN.
+Three functions of one variable show how ``rprop_lbfgs`` stays inside bounds and returns from a NaN.
 
 ``lower`` and ``upper`` keep parameters in a box: a step that would leave it is cut at the bound.
-``undo_nonfinite`` is for a domain whose edge you do not know: where the loss is NaN or infinite,
-the whole step is taken back and the step size halved.
+Where the loss or a gradient is not finite, ``rprop_lbfgs`` takes the step back to a part of it. The
+published rules and ``rprop_momentum`` do that with ``undo_nonfinite=True``.
 """
 
 from pathlib import Path
@@ -33,29 +33,30 @@ def path(loss, start, optimizer):
 
 
 # %%
-# A box that is narrower than the first step: nothing leaves it, and x finds the minimum inside.
+# A box whose edges are the bounds: nothing leaves it, and x finds the minimum inside.
 def parabola(x):
     return (x - 0.3) ** 2
 
 
-free = path(parabola, 0.5, optax_rprop.irprop_minus(2.0))
-boxed = path(parabola, 0.5, optax_rprop.irprop_minus(2.0, lower=0.0, upper=1.0))
-assert 0 == boxed.min() < boxed.max() == 1
+free = path(parabola, 20.0, optax_rprop.rprop_lbfgs())
+boxed = path(parabola, 20.0, optax_rprop.rprop_lbfgs(lower=0.2, upper=20.0))
+assert free.min() < 0.2 <= boxed.min()
 assert abs(boxed[-1] - 0.3) < 1e-4
 
 
 # %%
-# The logarithm ends at 0. The first step leads to -0.2, where the loss is NaN but its derivative is
-# finite: without ``undo_nonfinite`` x walks on for ever.
+# The logarithm ends at 0. A long step leads beyond, where the loss is NaN but its derivative is
+# finite: a published rule without ``undo_nonfinite`` walks on for ever.
 def logarithm(x):
     return x - jnp.log(x)
 
 
-lost = path(logarithm, 1.8, optax_rprop.irprop_plus(2.0))
-undone = path(logarithm, 1.8, optax_rprop.irprop_plus(2.0, undo_nonfinite=True))
+lost = path(logarithm, 1.8, optax_rprop.irprop_minus(2.0))
+undone = path(logarithm, 1.8, optax_rprop.irprop_minus(2.0, undo_nonfinite=True))
+back = path(logarithm, 30.0, optax_rprop.rprop_lbfgs())
 assert lost[-1] < -50
 assert undone[1] < 0 < undone[2] == undone[0]
-assert abs(undone[-1] - 1) < 1e-4
+assert max(abs(undone[-1] - 1), abs(back[-1] - 1)) < 1e-4
 
 
 # %%
@@ -65,17 +66,17 @@ def entropy(x):
     return x * jnp.log(x) + 0.9 * x
 
 
-stuck = path(entropy, 1.0, optax_rprop.irprop_plus(0.3, lower=0.0))
-back = path(entropy, 1.0, optax_rprop.irprop_plus(0.3, lower=0.0, undo_nonfinite=True))
-assert stuck[-1] == back.min() == 0
-assert abs(back[-1] - np.exp(-1.9)) < 1e-4
+stuck = path(entropy, 1.0, optax_rprop.irprop_minus(0.3, lower=0.0))
+inside = path(entropy, 1.0, optax_rprop.rprop_lbfgs(lower=0.0))
+assert stuck[-1] == 0
+assert abs(inside[-1] - np.exp(-1.9)) < 1e-4
 
 # %%
 figure, panels = plt.subplots(3, 1, figsize=(6, 9), layout="constrained")
 for panel, title, minimum, paths in (
-    (panels[0], "(x - 0.3)²", 0.3, {"no option": free, "lower and upper": boxed}),
-    (panels[1], "x - log x", 1, {"no option": lost, "undo_nonfinite": undone}),
-    (panels[2], "x log x + 0.9 x", np.exp(-1.9), {"lower": stuck, "undo_nonfinite too": back}),
+    (panels[0], "(x - 0.3)²", 0.3, {"no bounds": free, "lower and upper": boxed}),
+    (panels[1], "x - log x", 1, {"irprop_minus": lost, "undo_nonfinite=True": undone}),
+    (panels[2], "x log x + 0.9 x", np.exp(-1.9), {"irprop_minus": stuck, "rprop_lbfgs": inside}),
 ):
     panel.axhline(minimum, color="black", lw=0.8, ls=":")
     for (option, xs), color in zip(paths.items(), ("0.7", "tab:red"), strict=True):

@@ -1,7 +1,7 @@
 """A network learns to read digits
 ===============================
 
-Rprop without a learning rate takes half the steps of Adam at the best of nine, on 1,437 scans.
+On 1,437 scans, Rprop takes 14 steps without a learning rate; Adam takes 37 at the best of nine.
 """
 
 from pathlib import Path
@@ -61,14 +61,16 @@ def train(make, rate):
 
 
 # %%
-# STEPS + 1 means that a rate did not reach 1e-4. Dotted: `rprop_momentum()`, without a rate.
+# STEPS + 1 means that a rate did not reach 1e-4. Dotted: the two that need no rate.
 figure, (curves, by_rate) = plt.subplots(2, 1, figsize=(6, 8), layout="constrained")
-losses, accuracies = jax.jit(lambda: train(lambda _: optax_rprop.rprop_momentum(), None))()
-alone = int(jnp.argmin(losses > 1e-4))
-curves.semilogy(losses, "k:", lw=2, label=f"rprop_momentum(): {alone}")
-by_rate.axhline(alone, color="black", ls=":", lw=2)
 print("optimizer          best rate   steps to 1e-4   accuracy then   of 9 rates get there")
-print(f"rprop_momentum()           -{alone:16}{accuracies[alone]:16.1%}")
+for make, color in ((optax_rprop.rprop_lbfgs, "black"), (optax_rprop.rprop_momentum, "tab:gray")):
+    losses, accuracies = jax.jit(lambda make=make: train(lambda _: make(), None))()
+    alone = int(jnp.argmax(losses <= 1e-4))
+    print(f"{make.__name__ + '()':18}        -{alone:16}{accuracies[alone]:16.1%}")
+    label = f"{make.__name__}(): {alone}"
+    curves.semilogy(losses[: alone + 4], ":", color=color, lw=2, label=label)
+    by_rate.axhline(alone, color=color, ls=":", lw=2)
 steps = {}
 for name, make in OPTIMIZERS.items():
     losses, accuracies = jax.lax.map(lambda rate, make=make: train(make, rate), RATES)

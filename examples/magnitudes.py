@@ -52,7 +52,6 @@ for make in (
     optax_rprop.irprop_plus,
     optax_rprop.rprop_plus,
     optax_rprop.rprop_minus,
-    optax_rprop.shark_irprop_minus,
 ):
     of_scales = np.array(jax.vmap(functools.partial(path, make(0.1)))(jnp.array(SCALES)))
     print(f"{make.__name__:20}" + "".join(f"{x:12.2g}" for x in of_scales[:, -1]))

@@ -4,9 +4,9 @@
 One call of ``optimistix.minimise`` finds two half-lives in the counts of a radioactive sample.
 
 Activated silver decays as two isotopes at once, above a constant background. Optimistix runs the
-loop, and Rprop stops by itself: the call has a tolerance and bounds, but no learning rate. The data
-are table 8.1 of Bevington and Robinson, *Data Reduction and Error Analysis for the Physical
-Sciences*: counts in steps of 15 seconds.
+loop, and ``RpropMinimiser`` stops by itself: the call has a tolerance and bounds, but no learning
+rate. The data are table 8.1 of Bevington and Robinson, *Data Reduction and Error Analysis for the
+Physical Sciences*: counts in steps of 15 seconds.
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ start = {
 lower = {"background": 0.0, "amplitude": 0.0, "half_life": 1.0}
 
 solver = RpropMinimiser(rtol=1e-4, atol=1e-4, lower=lower)
-fit = optimistix.minimise(loss, solver, start, counts, max_steps=10_000)
+fit = optimistix.minimise(loss, solver, start, counts, max_steps=1000)
 
 # %%
 # Where the loss is a likelihood, its second derivative at the minimum gives the errors. The

@@ -1,30 +1,28 @@
 """Rprop (resilient backpropagation) for JAX, as Optax gradient transformations."""
 
 from optax_rprop import contrib
+from optax_rprop._converged import converged
 from optax_rprop._optimizers import (
     irprop_minus,
     irprop_plus,
     rprop,
+    rprop_lbfgs,
     rprop_minus,
     rprop_momentum,
     rprop_plus,
-    shark_irprop_minus,
 )
+from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
 from optax_rprop._state import (
-    DomainState,
-    MomentumState,
     ScaleByRpropState,
-    converged,
     prev_signs,
     step_sizes,
 )
 from optax_rprop._transform import scale_by_rprop
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
-    "DomainState",
-    "MomentumState",
+    "ScaleByRpropLbfgsState",
     "ScaleByRpropState",
     "contrib",
     "converged",
@@ -32,10 +30,11 @@ __all__ = [
     "irprop_plus",
     "prev_signs",
     "rprop",
+    "rprop_lbfgs",
     "rprop_minus",
     "rprop_momentum",
     "rprop_plus",
     "scale_by_rprop",
-    "shark_irprop_minus",
+    "scale_by_rprop_lbfgs",
     "step_sizes",
 ]

@@ -1,13 +1,13 @@
 """Box constraints: steps cut short so that a weight never leaves its bounds.
 
 Where a weight would leave [lower, upper], the step becomes the largest whose rounded
-difference with the weight stays inside. Its step size does not grow, except where a bound
-holds a weight in the first steps of a start without a learning rate. Where it still moves,
-its sign is remembered, so that a reversal shrinks it as any other; where it rests on the
-bound, its sign is forgotten, and later it leaves by a step of that size. A rule that undoes
-remembers the length of the cut step as the step size, so that it can take that back.
+difference with the weight stays inside, and its step size does not grow. Where it still
+moves, its sign is remembered, so that a reversal shrinks it as any other; where it rests on
+the bound, its sign is forgotten, and later it leaves by a step of that size. A rule that
+undoes remembers the length of the cut step as the step size, so that it can take that back.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,22 +15,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from optax_rprop import _packing
-from optax_rprop._rules import Factors
+from optax_rprop._leaf import Leaf, Move
+from optax_rprop._packing import Memory
 
 
-class Cut(NamedTuple):
+class ClippedStep(NamedTuple):
     """A step that stays inside, and where it was cut: masks."""
 
     step: jax.Array  # the whole step where it was not cut
     at_lower: jax.Array
     at_upper: jax.Array
 
-    @property
-    def is_cut(self) -> jax.Array:
-        return self.at_lower | self.at_upper
 
-
-def shorten(parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array) -> Cut:
+def clip_step(
+    parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array
+) -> ClippedStep:
     """How far a step may go, to the last bit of the rounded new weight."""
     with jax.numpy_dtype_promotion("standard"):
         sum_dtype = jnp.promote_types(parameter.dtype, step.dtype)
@@ -50,37 +49,27 @@ def shorten(parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.
     largest = lax.full_like(cut, jnp.finfo(cut.dtype).max)
     cut = jnp.where(moved_by(cut) < lower, _neighbour(cut, -largest), cut)
     cut = jnp.where(moved_by(cut) > upper, _neighbour(cut, largest), cut)
-    return Cut(lax.select(at_lower | at_upper, cut, step), at_lower, at_upper)
+    return ClippedStep(lax.select(at_lower | at_upper, cut, step), at_lower, at_upper)
 
 
-def remember(
-    old: jax.Array,
-    new: jax.Array,
-    cut: Cut,
-    factors: Factors,
-    undoes: bool,
-    growth: jax.Array | None = None,
-) -> jax.Array:
-    """The packed state after steps that were cut, `new` after a whole one.
-
-    With a `growth`, the step size of a weight that a bound holds grows by it.
-    """
-    before, after = _packing.to_compute_dtype(old), _packing.to_compute_dtype(new)
-    step_size = lax.min(_packing.step_size(before), _packing.step_size(after))
-    forward = _packing.signed_step(after)  # the rule's own step
-    moves = ((cut.step > 0) & (forward > 0)) | ((cut.step < 0) & (forward < 0))
+def step(leaf: Leaf, move: Move, undoes: bool) -> Move:
+    """A move that stays inside."""
+    given, new = leaf.hyperparams, move.state.memory
+    clipped = clip_step(leaf.parameter, move.step, given.lower, given.upper)
+    step = _packing.round_down(clipped.step, leaf.dtype) if undoes else clipped.step
+    size = lax.min(leaf.state.memory.step_size, new.step_size)
+    moves = ((step > 0) & (new.sign > 0)) | ((step < 0) & (new.sign < 0))
     if undoes:
-        length = _packing.clip_to_range(lax.abs(cut.step).astype(step_size.dtype))
-        moves &= length >= factors.min_step_size
-        step_size = lax.select(moves, length, step_size)
-    outwards = (cut.at_lower & (forward > 0)) | (cut.at_upper & (forward < 0))
+        length = _packing.clip_to_range(lax.abs(step).astype(size.dtype))
+        moves &= length >= given.min_step_size
+        size = lax.select(moves, length, size)
+    outwards = (clipped.at_lower & (new.sign > 0)) | (clipped.at_upper & (new.sign < 0))
     # A momentum moves a weight whose own gradient is zero, too.
-    at_rest = _packing.is_at_rest(after) | ((cut.step == 0) & outwards)
-    if growth is not None:
-        grown = lax.min(step_size * growth.astype(step_size.dtype), factors.max_step_size)
-        step_size = lax.select(cut.step == 0, grown, step_size)
-    packed = _packing.pack(step_size, forward > 0, moves, at_rest)
-    return lax.select(cut.is_cut, packed.astype(new.dtype), new)
+    at_rest = ((new.sign == 0) & new.at_rest) | ((step == 0) & outwards)
+    shorter = Memory(size, lax.select(moves, new.sign, lax.full_like(size, 0)), at_rest)
+    is_cut = clipped.at_lower | clipped.at_upper
+    memory = jax.tree.map(functools.partial(lax.select, is_cut), shorter, new)
+    return Move(step, move.state._replace(memory=memory))
 
 
 @jax.custom_jvp

@@ -2,127 +2,157 @@
 
 The root of a negative number, a failed Cholesky factor, an integration that blows up: the
 loss is not finite there, or a gradient is NaN. The state keeps the last point without such
-an error, and an error takes all weights back to it. Weights at fault shrink their step size
-and forget their sign; the others keep both. At fault are the weights that moved and have a
-NaN gradient; if there is none, all that moved.
+an error, and an error takes all weights back to it, again and again where the sum is rounded
+and misses it. Culprits shrink their step size and forget their sign; the others keep both.
+Culprits are the weights that moved and have a NaN gradient; if there is none, all that moved.
 
 A weight whose own gradient was NaN skips the next step, so that the others get on: a
-weight may be nearer to its edge than its smallest step size. And a weight at fault is
-marked with the step size that it would have without errors, shrunk by reversals alone: a
-step size that errors made small brackets no minimum.
+weight may be nearer to its edge than its smallest step size. And of a culprit, `unshrunk`
+remembers the step size that it would have without errors, shrunk by reversals alone: a step
+size that errors made small brackets no minimum. It is negative for one that skips.
+
+Where only the loss shows an error, all that moved are culprits, and one at its edge would hold
+up the others. So, from the first such error on, they take turns: in a turn, a culprit moves
+with a probability of its step size / `unshrunk`, or 1/16 if that is more. Those that moved
+without the one at fault grow again, and soon move always. A turn ends with the next such error,
+after 32 steps, or where nothing moved.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from optax_rprop import _momentum, _packing, _rules
-from optax_rprop._rules import Factors
-from optax_rprop._state import LeafState
+from optax_rprop import _box, _momentum, _rules
+from optax_rprop._dtypes import finite_cast, is_abstract, over_shards, parts
+from optax_rprop._leaf import Leaf, Move
+from optax_rprop._packing import Memory
+from optax_rprop._state import SCALARS
 
-# A return is an addition, whose rounding may miss the point: again, until its bits are met.
-_MOST_RETURNS = 8
+_TURN, _LEAST_SHARE = 32, 1 / 16  # steps; of the turns in which a culprit moves
 
 
 class Verdict(NamedTuple):
-    """What all weights together say of the point where the gradient was taken: scalars."""
+    """On the point where the gradient was taken: scalars."""
 
-    goes_back: jax.Array  # the point is not used: all weights go back
-    blames: jax.Array  # some weights are at fault
-    blames_nan: jax.Array  # of those that moved, the ones with a NaN gradient
+    is_rejected: jax.Array  # all weights go back
+    only_nan: jax.Array  # culprits are, of those that moved, the ones with a NaN gradient
+    turn: jax.Array  # its number; 0 where there are none
 
 
-def severity(
-    gradient: jax.Array, parameter: jax.Array, finite: jax.Array, returns: jax.Array
-) -> jax.Array:
-    """Of one array of weights: 2 if one is at fault by its own NaN, 1 if its point is not used."""
-    is_nan, moved = gradient != gradient, parameter != finite
-    new_error = jnp.where(is_nan & moved, 2, is_nan.astype(int))
-    return jnp.max(jnp.where(returns > 0, moved.astype(int), new_error), initial=0)
+def init(params: Any, packed: Any) -> dict[str, Any]:
+    """The fields of the state, at first."""
+    return {
+        "finite_params": jax.tree.map(_copy, params),
+        "unshrunk": jax.tree.map(jnp.zeros_like, packed),
+        "clock": jnp.zeros((), jnp.int32),
+    }
+
+
+def _copy(parameter: Any) -> jax.Array:
+    """Another array with the same numbers: the parameters may be donated."""
+    if is_abstract(parameter):
+        return jnp.zeros_like(parameter)
+    return jnp.array(parameter, jnp.result_type(parameter))
+
+
+def reduce(leaves: list[Leaf], value: jax.Array | None, old: Any, new: Any) -> tuple[Verdict, Any]:
+    """The verdict, and the state with the scalars that follow from it."""
+    worst = [_severity(leaf.gradient, leaf.parameter, leaf.state.finite_params) for leaf in leaves]
+    worst = [over_shards(lax.pmax, severity, old.clock) for severity in worst]
+    if value is not None:
+        worst.append(jnp.where(jnp.isfinite(value), 0, 2))
+    verdict, clock = _judge(worst, old.clock)
+    if old.factor is not None:
+        old = old._replace(factor=_momentum.shrink(old.factor))
+    before, after = ([getattr(state, name) for name in SCALARS] for state in (old, new))
+    scalars = jax.tree.map(functools.partial(jnp.where, verdict.is_rejected), before, after)
+    return verdict, new._replace(**dict(zip(SCALARS, scalars, strict=True)) | {"clock": clock})
+
+
+@jax.jit  # traced once per shape
+def _severity(gradient: jax.Array, parameter: jax.Array, finite: jax.Array) -> jax.Array:
+    """Of one leaf: 1 where a weight moved, plus 2 if its gradient is NaN."""
+    severities = (
+        jnp.where(gradient == gradient, 0, 2) + (parameter != finite).astype(int)
+        for gradient, parameter, finite in parts((gradient, parameter, finite))
+    )
+    return jnp.max(jnp.stack([jnp.max(one, initial=0) for one in severities]))
 
 
 @jax.jit
-def judge(
-    severities: list[jax.Array], value: jax.Array | None, returns: jax.Array
-) -> tuple[Verdict, jax.Array]:
-    """The verdict on a point, and how many steps may go back from then on."""
-    worst = jnp.max(jnp.stack(severities), initial=0) if severities else jnp.array(0)
-    returning = returns > 0
-    if value is not None:
-        worst = jnp.maximum(worst, (~jnp.isfinite(value) & ~returning).astype(worst.dtype))
-    goes_back = worst > 0
-    more = jnp.where(returning, returns - 1, _MOST_RETURNS)
-    verdict = Verdict(goes_back, blames=goes_back & ~returning, blames_nan=worst == 2)
-    return verdict, jnp.where(goes_back, more, 0).astype(returns.dtype)
+def _judge(severities: list[jax.Array], clock: jax.Array) -> tuple[Verdict, jax.Array]:
+    worst = jnp.max(jnp.stack([*severities, jnp.array(0)]))
+    next_turn = (clock // _TURN + 1) * _TURN
+    in_turns = jnp.where(worst == 0, next_turn, clock + 1)
+    unless_error = jnp.where(clock == 0, 0, in_turns)
+    clock = jnp.where(worst == 2, next_turn, jnp.where(worst == 3, clock, unless_error))
+    return Verdict(worst >= 2, worst == 3, clock // _TURN), clock
 
 
-def step(
-    verdict: Verdict,
-    gradient: jax.Array,
-    parameter: jax.Array,
-    factors: Factors,
-    old: LeafState,
-    rule_step: jax.Array,
-    new: LeafState,
-) -> tuple[jax.Array, LeafState]:
-    """The step of an array of weights, and its state: back to the finite point, or on to `new`."""
-    back = _go_back(verdict, gradient, parameter, factors, old)
-    on = _go_on(gradient, parameter, factors, old, rule_step, new)
+def step(leaf: Leaf, move: Move, verdict: Verdict) -> Move:
+    """Back to the finite point, or on."""
     return jax.tree.map(
-        lambda back, on: jnp.where(verdict.goes_back, back.astype(on.dtype), on), back, on
+        lambda back, on: jnp.where(verdict.is_rejected, back.astype(on.dtype), on),
+        _back(leaf, verdict),
+        _on(leaf, move, verdict.turn),
     )
 
 
-def _go_back(
-    verdict: Verdict, gradient: jax.Array, parameter: jax.Array, factors: Factors, old: LeafState
-) -> tuple[jax.Array, LeafState]:
-    is_nan, moved = gradient != gradient, parameter != old.finite
-    at_fault = verdict.blames & moved & (is_nan | ~verdict.blames_nan)
-    mark = _packing.to_compute_dtype(old.mark)
-    step_size = _packing.step_size(_packing.to_compute_dtype(old.packed))
-    unshrunk = lax.max(lax.abs(mark), step_size)
-    return parameter - old.finite, old._replace(
-        packed=jnp.where(at_fault, _shrink(old.packed, factors), old.packed),
-        average=jax.tree.map(jnp.zeros_like, old.average),
-        mark=jnp.where(at_fault, jnp.where(is_nan, -unshrunk, unshrunk), mark),
+def _back(leaf: Leaf, verdict: Verdict) -> Move:
+    old, given = leaf.state, leaf.hyperparams
+    is_nan, moved = leaf.gradient != leaf.gradient, leaf.parameter != old.finite_params
+    culprit = moved & (is_nan | ~verdict.only_nan)
+    shrunk = lax.max(old.memory.step_size * given.eta_minus, given.min_step_size)
+    blamed = Memory(shrunk, jnp.zeros_like(shrunk), jnp.zeros_like(culprit))
+    unshrunk = lax.max(lax.abs(old.unshrunk), old.memory.step_size)
+    way, dtype = leaf.parameter - old.finite_params, leaf.gradient.dtype
+    back = finite_cast(way, dtype)
+    if dtype != way.dtype:  # a way that is rounded to zero would lead nowhere, for ever
+        least = jnp.sign(way).astype(dtype) * jnp.finfo(dtype).smallest_subnormal
+        back = jnp.where(back == 0, least, back)
+    if given.lower is not None:
+        back = _box.clip_step(leaf.parameter, back, given.lower, given.upper).step
+    return Move(
+        back,
+        old._replace(
+            memory=jax.tree.map(functools.partial(jnp.where, culprit), blamed, old.memory),
+            average=jax.tree.map(jnp.zeros_like, old.average),
+            unshrunk=jnp.where(culprit, jnp.where(is_nan, -unshrunk, unshrunk), old.unshrunk),
+        ),
     )
 
 
-def _go_on(
-    gradient: jax.Array,
-    parameter: jax.Array,
-    factors: Factors,
-    old: LeafState,
-    rule_step: jax.Array,
-    new: LeafState,
-) -> tuple[jax.Array, LeafState]:
-    mark = _packing.to_compute_dtype(old.mark)
-    skips = mark < 0
-
-    def unless_it_skips(before: jax.Array, after: jax.Array) -> jax.Array:
-        return jnp.where(skips, before, after)
-
-    change = _rules.compare(gradient, _packing.to_compute_dtype(old.packed))
-    unshrunk = lax.abs(mark) * jnp.where(change.reversed, factors.eta_minus, 1)
-    caught_up = _packing.step_size(_packing.to_compute_dtype(new.packed)) >= unshrunk
-    return jnp.where(skips, 0, rule_step), new._replace(
-        packed=unless_it_skips(old.packed, new.packed),
-        average=jax.tree.map(unless_it_skips, old.average, new.average),
-        finite=parameter.astype(old.finite.dtype),
-        mark=jnp.where(caught_up, 0, unshrunk).astype(old.mark.dtype),
+def _on(leaf: Leaf, move: Move, turn: jax.Array) -> Move:
+    old, new = leaf.state, move.state
+    unshrunk = lax.abs(old.unshrunk)
+    skips = (old.unshrunk < 0) | (old.memory.step_size < _shares(leaf, turn) * unshrunk)
+    unless_it_skips = functools.partial(jnp.where, skips)
+    memory = jax.tree.map(unless_it_skips, old.memory, new.memory)
+    is_reversed = _rules.sign_of(leaf.gradient, unshrunk.dtype) * old.memory.sign < 0
+    unshrunk *= jnp.where(is_reversed & ~skips, leaf.hyperparams.eta_minus, 1)
+    return Move(
+        jnp.where(skips, 0, move.step),
+        new._replace(
+            memory=memory,
+            average=jax.tree.map(unless_it_skips, old.average, new.average),
+            finite_params=leaf.parameter.astype(old.finite_params.dtype),
+            unshrunk=jnp.where(memory.step_size >= unshrunk, 0, unshrunk),
+        ),
     )
 
 
-def factor(verdict: Verdict, old: jax.Array, new: jax.Array) -> jax.Array:
-    """The factor of a momentum, whose average an error makes 0."""
-    return jnp.where(verdict.goes_back, jnp.where(verdict.blames, _momentum.shrink(old), old), new)
-
-
-def _shrink(packed: jax.Array, factors: Factors) -> jax.Array:
-    """Step sizes times eta_minus, without a sign."""
-    old = _packing.to_compute_dtype(packed)
-    step_size = lax.max(_packing.step_size(old) * factors.eta_minus, factors.min_step_size)
-    step_size = _packing.round_to(step_size, packed.dtype)
-    return _packing.pack_initial(step_size).astype(packed.dtype)
+def _shares(leaf: Leaf, turn: jax.Array) -> jax.Array:
+    """Of `unshrunk`, what a step size must have for its weight to move in this turn: drawn."""
+    shape = leaf.gradient.shape
+    number, stride = jnp.asarray(leaf.first + turn.astype(np.uint32)), 1
+    for axis in reversed(range(len(shape))):  # no arange, which a sharded array would gather
+        number += lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride)
+        stride *= shape[axis]
+    for _ in range(2):  # a hash: no generator's state to keep, and no more to read
+        number = (number ^ (number >> 16)) * np.uint32(0x45D9F3B)
+    share = (number >> 24).astype(leaf.state.unshrunk.dtype) / 256
+    return jnp.where((turn > 0) & (share >= _LEAST_SHARE), share, 0)

@@ -1,4 +1,7 @@
-"""Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite."""
+"""Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite.
+
+And of all shards.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +13,16 @@ from jax import lax
 
 def is_complex(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.complexfloating)
+
+
+def is_abstract(parameter: Any) -> bool:
+    """Whether it is a shape and a type, without numbers."""
+    return isinstance(parameter, jax.ShapeDtypeStruct)
+
+
+def widen(dtype: jax.typing.DTypeLike) -> jax.typing.DTypeLike:
+    """The type, or float32 for a smaller one."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def parts(tree: Any) -> tuple[Any, ...]:
@@ -25,6 +38,23 @@ def parts(tree: Any) -> tuple[Any, ...]:
     )
 
 
+def over_shards(reduce: Callable, number: jax.Array, scalar: jax.Array) -> jax.Array:
+    """A number of some weights, and of their other shards inside `jax.shard_map`.
+
+    Along the mesh axes where it varies, and a scalar of the state does not: where that does
+    too, each device has an optimizer of its own.
+    """
+    axes = _varying(number) - _varying(scalar)
+    return reduce(number, tuple(axes)) if axes else number
+
+
+def _varying(array: jax.Array) -> frozenset:
+    """The axes of a manual mesh; none where JAX does not say, which then refuses to mix them."""
+    type_: Any = jax.typeof(array) if hasattr(jax, "typeof") else None
+    axes = getattr(type_, "vma", None)  # until JAX 0.9
+    return axes or getattr(getattr(type_, "manual_axis_type", None), "varying", frozenset())
+
+
 def by_parts(function: Callable, *trees: Any) -> Any:
     """`function` of trees of real arrays; of complex ones, of either part.
 
@@ -34,9 +64,31 @@ def by_parts(function: Callable, *trees: Any) -> Any:
     return results[0] if len(results) == 1 else jax.tree.map(lax.complex, *results)
 
 
+def has_small_range(dtype: jax.typing.DTypeLike) -> bool:
+    """Whether steps may overflow it: float16 and below."""
+    return bool(jnp.finfo(dtype).max < jnp.finfo(jnp.bfloat16).max)
+
+
 def finite_cast(update: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """An update in another type; in float16 and below it does not become infinite."""
-    largest = float(jnp.finfo(dtype).max)
-    if largest < float(jnp.finfo(jnp.bfloat16).max):
+    if has_small_range(dtype):
+        largest = float(jnp.finfo(dtype).max)
         update = jnp.clip(update, -largest, largest)
     return update.astype(dtype)
+
+
+def reals(leaves: Any) -> list:
+    """The leaves that are not None, complex ones as two."""
+    return [part for leaf in leaves if leaf is not None for part in parts(leaf)]
+
+
+def like(reals: list[jax.Array], leaves: list) -> list:
+    """The inverse: as many leaves, complex where these are."""
+    rest = iter(reals)
+
+    def one(leaf: Any) -> Any:
+        if leaf is None:
+            return None
+        return lax.complex(next(rest), next(rest)) if is_complex(leaf) else next(rest)
+
+    return [one(leaf) for leaf in leaves]

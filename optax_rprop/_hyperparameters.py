@@ -4,7 +4,7 @@ Each is a number, an array that broadcasts to every parameter, or a pytree prefi
 parameters that ends in numbers or arrays.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,35 +13,11 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from optax_rprop import _checks, _packing
-from optax_rprop._rules import Factors
+from optax_rprop import _packing
+from optax_rprop._dtypes import has_small_range
+from optax_rprop._leaf import Hyperparams
 
 PerWeight: TypeAlias = ArrayLike | optax.Params
-
-
-class Hyperparams(NamedTuple):
-    """An optimizer's hyperparameters, as given; or those of one leaf, each one number or array."""
-
-    learning_rate: Any
-    eta_minus: Any
-    eta_plus: Any
-    min_step_size: Any
-    max_step_size: Any
-    lower: Any = None
-    upper: Any = None
-
-
-def as_floats(numbers: Any) -> Any:
-    """A tree with floats for integers: of more than 32 bits, JAX would wrap them or refuse them."""
-
-    def as_float(number: Any) -> Any:
-        if isinstance(number, int):
-            return float(number)
-        if isinstance(number, (np.ndarray, np.integer)) and number.dtype.kind in "iu":
-            return number.astype(float)
-        return number
-
-    return jax.tree.map(as_float, numbers)
 
 
 def flatten(tree: Any) -> tuple[list[tuple], list, Any]:
@@ -51,57 +27,54 @@ def flatten(tree: Any) -> tuple[list[tuple], list, Any]:
 
 
 def per_leaf(hyperparams: Hyperparams, paths: list[tuple], leaves: list) -> list[Hyperparams]:
-    """Each leaf's own hyperparameters, for every leaf of a tree, after `flatten`.
-
-    A leaf without a bound has None. Raises ValueError where a key or a shape does not fit.
-    """
-    optional = ["lower", "upper"] + ["learning_rate"] * (hyperparams.learning_rate is None)
+    """Each leaf's own hyperparameters, for every leaf of a tree, after `flatten`."""
     columns = (
-        broadcast_prefix(name, value, paths, leaves, name in optional)
+        broadcast_prefix(name, value, paths, leaves)
         for name, value in hyperparams._asdict().items()
     )
     return list(map(Hyperparams, *columns))
 
 
-def broadcast_prefix(
-    name: str, value: Any, paths: list[tuple], leaves: list, optional: bool = False
-) -> list:
-    """The part of one hyperparameter that belongs to each leaf of a tree, after `flatten`.
-
-    None where it has none, for a leaf that is None or a hyperparameter that is `optional`.
-    """
-    if jax.tree_util.all_leaves([value]) and np.shape(value) == ():
+def broadcast_prefix(name: str, value: Any, paths: list[tuple], leaves: list) -> list:
+    """The part of one hyperparameter that belongs to each leaf; None where it has none."""
+    if value is None or (jax.tree_util.all_leaves([value]) and np.shape(value) == ()):
         return [value] * len(leaves)
     values = dict(jax.tree_util.tree_flatten_with_path(value)[0])
     prefixes = [
         next((path[:n] for n in range(len(path) + 1) if path[:n] in values), None) for path in paths
     ]
-    used = set(prefixes)
-    unused = next((path for path in values if path not in used), None)
-    if leaves and unused is not None:
-        named = [path for path, leaf in zip(paths, leaves, strict=True) if leaf is not None]
-        _checks.refuse_unused_value(name, unused, named)
-    _checks.check_length(name, value, paths)
-    for prefix, path, leaf in zip(prefixes, paths, leaves, strict=True):
-        if prefix is not None and leaf is not None:
-            _checks.check_broadcasts(name, prefix, values[prefix], path, leaf)
-        elif prefix is None and leaf is not None and not optional:
-            _checks.refuse_missing_value(name, value, path)
+    unused, places = values.keys() - prefixes, list(map(jax.tree_util.keystr, paths))
+    if leaves and unused:
+        place = jax.tree_util.keystr(next(path for path in values if path in unused))
+        raise ValueError(f"{name}{place} belongs to none of the parameters: {places[:10]}.")
+    for place, prefix, leaf in zip(places, prefixes, leaves, strict=True):
+        if prefix is None and leaf is not None and name not in ("lower", "upper"):
+            raise ValueError(f"{name} has no value for parameter {place}.")
     return [None if prefix is None else values[prefix] for prefix in prefixes]
 
 
 # Inside the compiled step of a leaf: arrays of its shape, and of the type of its state.
 
 
-def factors(own: Hyperparams, packed: jax.Array) -> Factors:
-    """What a rule multiplies step sizes by, and where they end, in the type of computation."""
-    factors = Factors(
-        eta_minus=_factor(own.eta_minus, packed),
-        eta_plus=_factor(own.eta_plus, packed),
-        min_step_size=step_size(own.min_step_size, packed),
-        max_step_size=step_size(own.max_step_size, packed),
+def cast(hyperparams: Hyperparams, packed: jax.Array, parameter: jax.Array | None) -> Hyperparams:
+    """Those of one leaf, in the type that steps are computed in; its bounds in the parameter's."""
+    numbers = (
+        _factor(hyperparams.eta_minus, packed),
+        _factor(hyperparams.eta_plus, packed),
+        step_size(hyperparams.min_step_size, packed),
+        step_size(hyperparams.max_step_size, packed),
     )
-    return Factors(*map(_packing.to_compute_dtype, factors))
+    box = (None, None)
+    in_a_box = hyperparams.lower is not None or hyperparams.upper is not None
+    # In float16 a sum may become infinite, from where no difference leads back.
+    if parameter is not None and (in_a_box or has_small_range(parameter.dtype)):
+        box = bounds(hyperparams, parameter)
+    return Hyperparams._make((None, *map(_packing.to_compute_dtype, numbers), *box))
+
+
+def bounds(hyperparams: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Arrays of the shape and the type of a real parameter; finite where there is none."""
+    return _bound(hyperparams.lower, parameter, -1), _bound(hyperparams.upper, parameter, 1)
 
 
 def step_size(number: ArrayLike, packed: jax.Array) -> jax.Array:
@@ -114,15 +87,10 @@ def _factor(number: ArrayLike, packed: jax.Array) -> jax.Array:
     return broadcast(jnp.where(number == number, number, 1), packed)  # a traced NaN: no change
 
 
-def bounds(own: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A lower and an upper bound for each weight, finite where it has none."""
+def _bound(number: ArrayLike | None, parameter: jax.Array, side: int) -> jax.Array:
     largest = float(jnp.finfo(parameter.dtype).max)
-
-    def bound(number: ArrayLike | None, otherwise: float) -> jax.Array:
-        number = jnp.real(jnp.asarray(otherwise if number is None else number))
-        return broadcast(jnp.clip(number, -largest, largest), parameter)
-
-    return bound(own.lower, -largest), bound(own.upper, largest)
+    number = jnp.real(jnp.asarray(side * largest if number is None else number))
+    return broadcast(jnp.clip(number, -largest, largest), parameter)
 
 
 def real(number: ArrayLike, array: jax.Array) -> jax.Array:

@@ -8,8 +8,7 @@ them subtracted from the weights, g the gradient and m the decay, `momentum`:
     q = <g, a>                       over all weights of all leaves
     f <- min(2 f, 2)                 where q > 0: a leads downhill
     f <- max(f / 2, 2**-10)          where q < 0
-    c = f                            where q > 0, else 0
-    move = s + c a
+    move = s + f a                   where q > 0, else s
     a <- m a + (1 - m) move
 
 at first with a = 0 and f = 1/16. The average is of the moves, not of the rule's steps alone,
@@ -20,41 +19,69 @@ This is this library's own. Related: restarts where a momentum leads uphill (O'D
 Candes 2015); rates that adapt to the agreement with an average (Jacobs 1988).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from optax_rprop import _packing
+from optax_rprop import _hyperparameters, _packing
+from optax_rprop._dtypes import over_shards, parts
+from optax_rprop._leaf import Leaf, Move
 
 DEFAULT_DECAY = 0.8
 # Powers of two, which no type rounds.
 FIRST_FACTOR, _LEAST_FACTOR, _GREATEST_FACTOR = 2.0**-4, 2.0**-10, 2.0
 
 
-def slope_dtype(packed: Any) -> jnp.dtype:
-    """The type that a slope is summed in: the widest of the state's, but at least float32."""
+class Along(NamedTuple):
+    """What a step along the average needs: scalars."""
+
+    factor: jax.Array  # 0 where the average leads uphill
+    decay: jax.Array
+
+
+def init(packed: Any) -> dict[str, Any]:
+    """The fields of the state, at first. Scalars have its widest type, but at least float32."""
     dtypes = [jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(packed)]
-    # Not jnp.promote_types, which raises where JAX is told to promote no types.
-    return jnp.dtype(jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32)
+    dtype = jnp.float64 if jnp.dtype(jnp.float64) in dtypes else jnp.float32
+    return {
+        "average": jax.tree.map(jnp.zeros_like, packed),
+        "factor": jnp.asarray(FIRST_FACTOR, dtype),
+        "slope_scale": jnp.asarray(1, dtype),
+    }
 
 
-def usable(decay: jax.Array) -> jax.Array:
-    """A decay that leaves a number of every average: a traced one is not checked."""
-    return jnp.where((decay > 0) & (decay < 1), decay, DEFAULT_DECAY)
+def reduce(leaves: list[Leaf], state: Any, decay: ArrayLike) -> tuple[Along, Any]:
+    """The step along the average, and the state with its next scalars."""
+    slopes = [_slope(leaf.gradient, leaf.state.average, state.slope_scale) for leaf in leaves]
+    slopes = [over_shards(lax.psum, slope, state.factor) for slope in slopes]
+    slope = sum(slopes, start=jnp.zeros_like(state.factor))
+    active, factor, scale = adapt(slope, state.factor, state.slope_scale)
+    decay = _hyperparameters.real(decay, factor)
+    # A number may round to 1, and a traced one be 0; an average in bfloat16 would never decay.
+    eps = max([float(jnp.finfo(leaf.state.average.dtype).eps) for leaf in leaves], default=0.5)
+    decay = jnp.where(decay == decay, jnp.clip(decay, eps, 1 - eps), DEFAULT_DECAY)
+    along = Along(active, decay)
+    return along, state._replace(factor=factor, slope_scale=scale)
 
 
-def slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
-    """One array's part of the slope along the average, times a scale."""
-    return jnp.sum(gradient.astype(scale.dtype) * scale * average.astype(scale.dtype))
+@jax.jit  # traced once per shape
+def _slope(gradient: jax.Array, average: jax.Array, scale: jax.Array) -> jax.Array:
+    """One leaf's part of the slope along the average, times a scale."""
+    products = (
+        jnp.sum(gradient.astype(scale.dtype) * scale * average.astype(scale.dtype))
+        for gradient, average in parts((gradient, average))
+    )
+    return sum(products, start=jnp.zeros_like(scale))
 
 
 @jax.jit  # for steps outside jit: a `lax.cond` alone would be compiled anew in each
 def adapt(
     slope: jax.Array, factor: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The coefficient of the average in this step, the new factor, and the next slope's scale.
+    """The factor in this step, 0 where it is not used; the new factor; the next slope's scale.
 
     The scale, a power of two, keeps the sum away from overflow and underflow, whatever the
     scale of the loss. A slope that is not finite counts as none, so that in a step where any
@@ -62,7 +89,7 @@ def adapt(
     """
     size = lax.abs(slope)
     finite = size < jnp.inf
-    coefficient, factor = lax.cond(
+    active, factor = lax.cond(
         # Control flow, not a select: XLA would compute the whole slope again in every leaf.
         (slope > 0) & finite,
         lambda: (jnp.minimum(2 * factor, _GREATEST_FACTOR),) * 2,
@@ -75,7 +102,7 @@ def adapt(
     change = jnp.where(slope == 0, 2.0**16, jnp.where(finite, change, 2.0**-64))
     # No smaller than overflow asks for: a NaN lowers it too, and the next slope must not vanish.
     scale = jnp.clip(scale * change.astype(scale.dtype), 2.0**-32, 2.0**96)
-    return coefficient, factor, scale
+    return active, factor, scale
 
 
 def shrink(factor: jax.Array) -> jax.Array:
@@ -83,37 +110,33 @@ def shrink(factor: jax.Array) -> jax.Array:
     return jnp.maximum(factor / 2, _LEAST_FACTOR)
 
 
-def move(
-    step: jax.Array,
-    average: jax.Array,
-    coefficient: jax.Array,
-    decay: jax.Array,
-    largest: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The whole move, and the new average, which stays within a limit.
+def step(leaf: Leaf, move: Move, along: Along) -> Move:
+    """With so much of the average, and the new average, which stays within a limit.
 
     The move comes from the new average: from the old one, which is written over, XLA would
-    have to make a copy first. So it is step + coefficient * average of an old average that
+    have to make a copy first. So it is step + factor * average of an old average that
     leads to the new one, where that is rounded or meets its limit.
     """
-    old = _packing.to_compute_dtype(average)
-    coefficient, decay = coefficient.astype(old.dtype), decay.astype(old.dtype)
-    kept = decay + (1 - decay) * coefficient
-    new = _within(kept * old + (1 - decay) * step, largest).astype(average.dtype)
-    return decay / kept * step + coefficient / kept * _packing.to_compute_dtype(new), new
+    old = leaf.state.average
+    factor, decay = (number.astype(old.dtype) for number in along)
+    kept = decay + (1 - decay) * factor
+    new = _within(kept * old + (1 - decay) * move.step, leaf)
+    whole = decay / kept * move.step + factor / kept * new
+    return Move(whole, move.state._replace(average=new))
 
 
-def average_of(
-    cut_move: jax.Array, average: jax.Array, decay: jax.Array, largest: jax.Array
-) -> jax.Array:
-    """The new average, after a move that was cut."""
-    old = _packing.to_compute_dtype(average)
-    decay, cut_move = decay.astype(old.dtype), cut_move.astype(old.dtype)
-    new = decay * old + (1 - decay) * cut_move
-    return _within(new, largest).astype(average.dtype)
+def after_box(leaf: Leaf, move: Move, whole: jax.Array, along: Along) -> Move:
+    """The average is of the moves that were made, where the box cut a whole one."""
+    old = leaf.state.average
+    decay, made = along.decay.astype(old.dtype), move.step.astype(old.dtype)
+    average = _within(decay * old + (1 - decay) * made, leaf)
+    average = jnp.where(move.step != whole, average, move.state.average)
+    return move._replace(state=move.state._replace(average=average))
 
 
-def _within(average: jax.Array, largest: jax.Array) -> jax.Array:
+def _within(average: jax.Array, leaf: Leaf) -> jax.Array:
     # Selects: after a clamp, XLA would compute the average again, from a copy of the old one.
+    largest = leaf.hyperparams.max_step_size
     bound = lax.select(average > 0, largest, -largest)
-    return lax.select(lax.abs(average) > largest, bound, average)
+    average = lax.select(lax.abs(average) > largest, bound, average)
+    return _packing.round_to(average, leaf.dtype)

@@ -5,10 +5,82 @@ from __future__ import annotations  # help() then shows the names of types, not 
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from optax_rprop import _checks
 from optax_rprop._hyperparameters import PerWeight
-from optax_rprop._state import ScaleByRpropState
+from optax_rprop._rprop_lbfgs import scale_by_rprop_lbfgs
 from optax_rprop._transform import scale_by_rprop
+
+
+def rprop_lbfgs(
+    memory_size: int = 10, *, lower: PerWeight | None = None, upper: PerWeight | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""L-BFGS from Rprop's own steps, with gradients alone. Begin with this one.
+
+    Rprop finds the scale of every weight in a few steps, and then needs hundreds to arrive.
+    L-BFGS arrives, but begins without any scale. So this begins as `rprop_momentum`, until each
+    gradient has changed sign once (8 to 60 steps). From its moves :math:`s` and the changes
+    :math:`y` of the gradient along them, it goes on with L-BFGS, whose first inverse Hessian
+    is :math:`\gamma D`,
+
+    .. math::
+      D_i = \frac{(\sum |s_i|)^{1.25}}{(\sum |y_i|)^{0.75}}
+
+    A weight may move at most 10 times its usual move by Rprop; this limit adapts. A move is
+    judged by the gradient at its end alone. Where that leads uphill nearly as steeply as the
+    move began downhill, or where it or `value`, if that is passed to `update`, is not finite,
+    it goes back to a part of the same move; after four such gradients it forgets all
+    pairs, and Rprop is at work again, each time for longer.
+
+    There is no line search and nothing to tune; a step is one gradient, and the loss is not
+    needed. No unit of a weight or of the loss matters. On 133 CUTEst problems, in float64, it
+    solves 69% to 1e-5 in 50 evaluations, 76% in 100 and 83% in 1,000; `optax.lbfgs` 53%, 68%
+    and 84%, `rprop_momentum` 41%, 62% and 84%.
+
+    With `memory_size` 10, the state holds 28 numbers a weight (`optax.lbfgs` 23): take
+    `rprop_momentum`, which holds two, for large networks; also for deep ones, and where
+    gradients have errors of 1%. On mini-batches use Adam. Parameters of less than 32 bits have
+    a state of float32. The combination is this library's own.
+
+    Args:
+      memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys.
+      lower: bounds below the parameters, as for `irprop_minus`; `update` then needs `params`.
+        A weight that a bound holds costs nothing.
+      upper: bounds above the parameters.
+
+    Returns:
+      A gradient transformation whose updates are to be added to the parameters. Its state is
+      read with `converged` and, of Rprop's part, with `step_sizes` and `prev_signs`.
+
+    Raises:
+      ValueError: for a memory_size below 1; for others, see `irprop_minus`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, optax_rprop
+      >>> def rosenbrock(x):
+      ...     return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+      >>> params = jnp.array([-1.2, 1.0])
+      >>> optimizer = optax_rprop.rprop_lbfgs()
+      >>> opt_state = optimizer.init(params)
+      >>> @jax.jit
+      ... def step(params, opt_state):
+      ...     updates, opt_state = optimizer.update(jax.grad(rosenbrock)(params), opt_state)
+      ...     return optax.apply_updates(params, updates), opt_state
+      >>> for _ in range(60):
+      ...     params, opt_state = step(params, opt_state)
+      >>> bool(jnp.abs(params - 1).max() < 1e-3)
+      True
+
+    References:
+      - Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
+        Mathematical Programming 45, 1989.
+      - Gilbert and Lemarechal, "Some numerical experiments with variable-storage quasi-Newton
+        algorithms", Mathematical Programming 45, 1989 (diagonals).
+      - Byrd, Nocedal and Schnabel, "Representations of quasi-Newton matrices and their use in
+        limited memory methods", Mathematical Programming 63, 1994.
+      - Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained
+        optimization", SIAM Journal on Scientific Computing 16, 1995.
+      - Chen, Wang and Zhou, "Large-scale L-BFGS using MapReduce", NIPS 2014.
+    """
+    return optax.chain(scale_by_rprop_lbfgs(memory_size, lower=lower, upper=upper), optax.scale(-1))
 
 
 def rprop_momentum(
@@ -24,12 +96,12 @@ def rprop_momentum(
     upper: PerWeight | None = None,
     undo_nonfinite: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rprop with momentum, whose coefficient adapts by signs too. Begin with this one.
+    r"""Rprop with momentum, whose factor adapts by signs too.
 
     Rprop sees each weight alone, and takes thousands of steps along a valley that lies across
     the axes. This adds one direction, the average :math:`a` of past moves, for all weights
-    together. Its coefficient, the factor :math:`f`, adapts as a step size does, by the sign of
-    the slope :math:`q`:
+    together. Its factor :math:`f` adapts as a step size does, by the sign of the slope
+    :math:`q`:
 
     .. math::
       q_t &= \sum_i g_{t,i} \, a_{t-1,i} \\
@@ -47,17 +119,18 @@ def rprop_momentum(
     It keeps what is good in Rprop: only signs decide, of each gradient and of the slope, so
     neither the scale of the loss nor that of a weight matters; there is no line search, the
     loss is not needed, and a step is one evaluation. On 133 CUTEst problems, in float64, it
-    solves 85% to 1e-5 in 1,000 evaluations, `optax.lbfgs` 84%, `irprop_minus` 66%. On
-    mini-batches use Adam.
+    solves 84% to 1e-5 in 1,000 evaluations, `irprop_minus` 66%. `rprop_lbfgs` solves as many,
+    most of them far sooner; this one is for large or deep networks, and for noise of 1%.
 
     The state holds two numbers a weight, as Adam's does, and in each step all devices sum one
     scalar. The method is this library's own. `scale_by_rprop` has it for the other rules that
     undo no step.
 
     Args:
-      learning_rate: the first step size; by default 0.001 * abs(w) + 1e-5 for a weight w, and
-        step sizes double instead of growing by `eta_plus` in the first 12 steps. It and the
-        others may be per weight, as for `irprop_minus`.
+      learning_rate: the first step size; by default a tenth of each weight's size. A weight
+        of 0 takes its size from the others, the geometric mean of all parameters (1 if all are
+        0), and one that is small beside them counts as up to 10 times larger, so that no unit
+        matters. It and the others may be per weight, as for `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
         0.7 is better where gradients are noisy.
       eta_plus: grows a step size where the gradient kept its sign (default 1.2).
@@ -95,7 +168,9 @@ def rprop_momentum(
         Networks 1, 1988.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite, momentum)
+    return _as_optimizer(
+        "irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite, momentum
+    )
 
 
 def irprop_minus(
@@ -152,14 +227,15 @@ def irprop_minus(
         optax.inject_hyperparams give its name, such as "bfloat16".
       lower: bounds below the parameters, rounded to their types (default: none). A dict may
         leave parameters out; None, or -inf in an array, is no bound. A step that would leave
-        the box is cut to the largest that keeps the weight inside, after rounding. `update`
-        needs `params`. Both parts of a complex parameter have the same bounds.
+        the box is cut to the largest that keeps the weight inside, after rounding; a weight that
+        starts outside moves to its bound. `update` needs `params`. Both parts of a complex
+        parameter have the same bounds.
       upper: bounds above the parameters, likewise.
       undo_nonfinite: whether to go back where a gradient is NaN, or `value` (if it is passed to
         `update`) is not finite, as after the root of a negative number or a failed Cholesky
         decomposition (default False). All weights then return to the last point where
         everything was finite, and those at fault shrink their step size. `update` needs
-        `params`. The state keeps two more numbers a weight, see `DomainState`. Not for
+        `params`. The state keeps two more numbers a weight, see `ScaleByRpropState`. Not for
         mini-batches.
 
     Returns:
@@ -167,15 +243,12 @@ def irprop_minus(
       read with `step_sizes`, `prev_signs` and `converged`.
 
     Raises:
-      TypeError: for a function, such as a schedule, or a string; in `init`, for parameters that
-        are neither floating-point nor complex; in `update`, for gradients of another kind than
-        the parameters, or a state that is not Rprop's.
+      TypeError: for a schedule; in `init`, for parameters that are neither floating-point nor
+        complex; in `update`, for a state that is not Rprop's.
       ValueError: for a number out of range, or learning_rate outside [min_step_size,
-        max_step_size]; in `init`, for an array or a prefix that does not fit, a factor that
-        rounds to 1 in the state's type, or a parameter outside its bounds or, with
-        `undo_nonfinite`, not finite; in `update`, for gradients whose tree or shapes are not
-        those of the parameters (None for a leaf leaves its parameter alone), a state made
-        with or without what an option needs, or a missing argument.
+        max_step_size]; in `init`, for a prefix that does not fit; in `update`, for gradients of
+        other shapes than the parameters' (None leaves its parameter alone), a state made with
+        other options, or a missing argument.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
@@ -197,7 +270,7 @@ def irprop_minus(
         Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _as_optimizer("irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
 rprop = irprop_minus
@@ -261,7 +334,7 @@ def irprop_plus(
         on Neural Computation, 2000.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _as_optimizer("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
 def rprop_plus(
@@ -304,7 +377,7 @@ def rprop_plus(
         the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _as_optimizer("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
 def rprop_minus(
@@ -345,57 +418,10 @@ def rprop_minus(
         University of Karlsruhe, 1994.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("rprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _as_optimizer("rprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
 
 
-def shark_irprop_minus(
-    learning_rate: PerWeight | None = 0.01,
-    eta_minus: PerWeight = 0.5,
-    eta_plus: PerWeight = 1.2,
-    min_step_size: PerWeight = 1e-6,
-    max_step_size: PerWeight = 50.0,
-    *,
-    step_dtype: DTypeLike | None = None,
-    lower: PerWeight | None = None,
-    upper: PerWeight | None = None,
-    undo_nonfinite: bool = False,
-) -> optax.GradientTransformationExtraArgs:
-    r"""What Shark and OpenCV call iRprop-: steps back, then forgets the sign.
-
-    Use it to continue a run of theirs. The step sizes are those of `irprop_minus`, which is
-    the published iRprop-.
-
-    .. math::
-      w_{t+1} = w_t - \operatorname{sign}(g_t) \Delta_t
-
-    After :math:`s_t < 0` the remembered sign is 0.
-
-    Args:
-      learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
-      eta_minus: shrinks a step size where the gradient changed sign.
-      eta_plus: grows a step size where the gradient kept its sign.
-      min_step_size: the smallest step size.
-      max_step_size: the largest step size.
-      step_dtype: the type of real parameters' step sizes.
-      lower: bounds below the parameters.
-      upper: bounds above the parameters.
-      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
-
-    References:
-      - Igel, Heidrich-Meisner and Glasmachers, "Shark", Journal of Machine Learning Research
-        9, 2008.
-    """
-    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _descend("shark_irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
-
-
-def _descend(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=None):
+def _as_optimizer(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=None):
     options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
     steps = scale_by_rprop(*numbers, rule=rule, momentum=momentum, step_dtype=step_dtype, **options)
-    init, descend = optax.chain(steps, optax.scale(-1))
-
-    def update(updates, state, params=None, **extra_args):
-        _checks.check_chain_state(state, ScaleByRpropState)
-        return descend(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.chain(steps, optax.scale(-1))

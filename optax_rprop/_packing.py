@@ -23,6 +23,8 @@ A bfloat16 state is widened to float32 for the step and rounded once, at its end
 has no bfloat16 arithmetic and would convert before and after every operation.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,14 @@ from jax import lax
 
 LARGEST_STEP_SIZE = 2.0**31
 _NO_SIGN_ABOVE = 2.0**32
+
+
+class Memory(NamedTuple):
+    """What Rprop remembers of every weight: arrays of one shape."""
+
+    step_size: jax.Array
+    sign: jax.Array  # of the previous gradient: -1, 1, or 0 for none
+    at_rest: jax.Array  # why there is none: that gradient was zero, or pushed against a bound
 
 
 def smallest_step_size(dtype: jax.typing.DTypeLike) -> float:
@@ -48,6 +58,13 @@ def state_dtype(dtype: jax.typing.DTypeLike, step_dtype: jax.typing.DTypeLike | 
     if step_dtype is not None:
         return step_dtype
     return dtype if dtype in (jnp.bfloat16, jnp.float32, jnp.float64) else jnp.dtype(jnp.float32)
+
+
+def check_step_dtype(step_dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
+    """The type of a name. In another, step sizes would be lost."""
+    if step_dtype is None or jnp.dtype(step_dtype).name in ("bfloat16", "float32", "float64"):
+        return step_dtype if step_dtype is None else jnp.dtype(step_dtype)
+    raise ValueError(f"{step_dtype=} cannot hold step sizes; use bfloat16, float32 or float64.")
 
 
 def clip_to_range(step_size: jax.Array) -> jax.Array:
@@ -95,34 +112,24 @@ def pack_number(step_size: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike) ->
     return np.asarray(complex(packed, packed) if dtype != real else packed, dtype)
 
 
-def pack(
-    step_size: jax.Array, positive: jax.Array, has_sign: jax.Array, at_rest: jax.Array
-) -> jax.Array:
-    """Packs step sizes: with the sign +1 where `positive` and -1 elsewhere, or without one."""
-    signed = lax.select(positive, step_size, -step_size)
-    scale = lax.full_like(step_size, _no_sign_scale(step_size.dtype))
-    unsigned = step_size * lax.select(at_rest, -scale, scale)
-    return lax.select(has_sign, signed, unsigned)
+def pack(memory: Memory, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """One number for each weight, in a state of this type."""
+    size = memory.step_size
+    scale = lax.full_like(size, _no_sign_scale(size.dtype))
+    unsigned = size * lax.select(memory.at_rest, -scale, scale)
+    return lax.select(memory.sign == 0, unsigned, memory.sign * size).astype(dtype)
 
 
-def has_sign(packed: jax.Array) -> jax.Array:
-    """Whether a previous sign is remembered."""
-    return lax.abs(packed) <= _NO_SIGN_ABOVE
-
-
-def is_at_rest(packed: jax.Array) -> jax.Array:
-    """Whether the last gradient was exactly zero, or pushed the weight against its bound."""
-    return packed < -_NO_SIGN_ABOVE
-
-
-def step_size(packed: jax.Array, times: jax.Array | None = None) -> jax.Array:
-    """Unpacks the step sizes; where a sign is remembered, `times` a factor."""
-    # Both ways one product, and exact without a sign.
-    unscale = lax.full_like(packed, 1 / _no_sign_scale(packed.dtype))
-    times = lax.full_like(packed, 1) if times is None else times
-    return lax.abs(packed) * lax.select(has_sign(packed), times, unscale)
+def unpack(packed: jax.Array) -> Memory:
+    """The inverse, in the type that steps are computed in. Exact."""
+    packed = to_compute_dtype(packed)
+    has_sign, one = lax.abs(packed) <= _NO_SIGN_ABOVE, lax.full_like(packed, 1)
+    scale = lax.select(has_sign, one, one / _no_sign_scale(packed.dtype))
+    sign = lax.select(has_sign, lax.sign(packed), lax.full_like(packed, 0))
+    return Memory(lax.abs(packed) * scale, sign, at_rest=packed < -_NO_SIGN_ABOVE)
 
 
 def signed_step(packed: jax.Array) -> jax.Array:
     """Step size times remembered sign: zero where no sign is remembered."""
-    return lax.select(has_sign(packed), packed, lax.full_like(packed, 0))
+    packed = to_compute_dtype(packed)
+    return lax.select(lax.abs(packed) <= _NO_SIGN_ABOVE, packed, lax.full_like(packed, 0))

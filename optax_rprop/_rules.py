@@ -15,13 +15,15 @@ Riedmiller & Braun 1993 (rprop_plus), Riedmiller 1994 (rprop_minus), Igel & Hues
 and 2003 (both irprop); Shark and OpenCV call shark_irprop_minus iRprop-.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from optax_rprop import _packing
+from optax_rprop._leaf import Leaf, Move
+from optax_rprop._packing import Memory
 
 
 class Rule(NamedTuple):
@@ -43,70 +45,38 @@ RULES = {
 RULES["rprop"] = RULES["irprop_minus"]  # as the optimizers are called
 
 
-class Factors(NamedTuple):
-    """How step sizes change: arrays of the weights' shape, in the type of computation."""
-
-    eta_minus: jax.Array
-    eta_plus: jax.Array
-    min_step_size: jax.Array
-    max_step_size: jax.Array
+def sign_of(gradient: jax.Array, dtype: Any) -> jax.Array:
+    """-1, 1, or 0 for zero and NaN. A product of gradients, instead of signs, would underflow."""
+    return (gradient > 0).astype(dtype) - (gradient < 0).astype(dtype)
 
 
-class SignChange(NamedTuple):
-    """A gradient's sign beside the remembered one, weight by weight: masks."""
-
-    positive: jax.Array
-    is_zero: jax.Array
-    has_sign: jax.Array  # it is neither 0 nor NaN
-    kept: jax.Array  # it has the remembered sign
-    reversed: jax.Array  # it has the opposite of the remembered sign
+def init() -> dict[str, Any]:
+    """The field of the state of a rule that needs the loss: above the first loss."""
+    return {"prev_value": jnp.asarray(float(jnp.finfo(jnp.result_type(float)).max), float)}
 
 
-def compare(gradient: jax.Array, old: jax.Array) -> SignChange:
-    """Compares signs; a product of gradients would underflow."""
-    had_sign = _packing.has_sign(old)
-    # One comparison a mask: from abs(gradient) > 0, XLA's TPU compiler makes a second pass.
-    positive, negative, is_zero = gradient > 0, gradient < 0, gradient == 0
-    has_sign = positive | negative
-    both, other = has_sign & had_sign, positive != (old > 0)
-    return SignChange(positive, is_zero, has_sign, kept=both & ~other, reversed=both & other)
+def reduce(value: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+    """Whether the loss is above the last finite one, strictly; and the state with this one."""
+    value = value.astype(state.prev_value.dtype)
+    prev_value = jnp.where(jnp.isfinite(value), value, state.prev_value)
+    return value > state.prev_value, state._replace(prev_value=prev_value)
 
 
-def adapt(old: jax.Array, change: SignChange, factors: Factors) -> jax.Array:
-    """The new step sizes."""
-    factor = lax.select(change.kept, factors.eta_plus, lax.full_like(old, 1))
-    factor = lax.select(change.reversed, factors.eta_minus, factor)
-    step_size = lax.max(factors.min_step_size, _packing.step_size(old, times=factor))
-    return lax.min(factors.max_step_size, step_size)
+def step(leaf: Leaf, move: Move, rule: Rule, loss_rose: Any) -> Move:
+    """One step of a rule. `loss_rose` is a boolean scalar."""
+    old, given = leaf.state.memory, leaf.hyperparams
+    sign = sign_of(leaf.gradient, old.sign.dtype)
+    kept, is_reversed = sign * old.sign > 0, sign * old.sign < 0
 
+    factor = lax.select(kept, given.eta_plus, lax.full_like(old.step_size, 1))
+    factor = lax.select(is_reversed, given.eta_minus, factor)
+    step_size = lax.max(given.min_step_size, old.step_size * factor)
+    step_size = _packing.round_to(lax.min(given.max_step_size, step_size), leaf.dtype)
 
-def compare_losses(value: jax.Array, prev_value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether the loss is above the last finite one, strictly; and which is that from now on."""
-    return value > prev_value, jnp.where(jnp.isfinite(value), value, prev_value)
-
-
-def step(
-    rule: Rule, packed: jax.Array, gradient: jax.Array, factors: Factors, rose: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One step of a rule, for arrays of one shape: the new packed state, and the step.
-
-    The step is to be subtracted. `rose` is a boolean scalar, whether the loss rose.
-    """
-    old = _packing.to_compute_dtype(packed)
-    change = compare(gradient, old)
-    step_size = _packing.round_to(adapt(old, change, factors), packed.dtype)
-
-    remembered = change.has_sign if rule.remembers else change.has_sign & ~change.reversed
-    new = _packing.pack(step_size, change.positive, remembered, at_rest=change.is_zero)
-    new = new.astype(packed.dtype)
-    if rule.steps == rule.remembers and not rule.undoes:
-        # From the new state, which XLA has just written: computed again from the gradient
-        # and the old state, a step takes more than twice as long on a CPU.
-        return new, _packing.to_compute_dtype(_packing.signed_step(new))
-    moves = change.has_sign if rule.steps else remembered
-    signed = lax.select(change.positive, step_size, -step_size)
-    forward = lax.select(moves, signed, lax.full_like(signed, 0))
-    if not rule.undoes:
-        return new, forward
-    goes_back = change.reversed & rose if rule.needs_value else change.reversed
-    return new, lax.select(goes_back, -_packing.signed_step(old), forward)
+    unless_reversed = lax.select(is_reversed, lax.full_like(sign, 0), sign)
+    new = Memory(step_size, sign if rule.remembers else unless_reversed, leaf.gradient == 0)
+    step = (sign if rule.steps else unless_reversed) * step_size
+    if rule.undoes:
+        goes_back = is_reversed & loss_rose if rule.needs_value else is_reversed
+        step = lax.select(goes_back, -old.sign * old.step_size, step)
+    return Move(step, move.state._replace(memory=new))

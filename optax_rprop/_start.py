@@ -1,39 +1,50 @@
-"""A start without a learning rate: small first steps, which grow quickly.
+"""The first step sizes, where no learning rate is given: a tenth of each weight's size.
 
-The first step size is 0.001 * abs(w) + 1e-5 for a weight w; in the first dozen steps, a
-step size doubles where the gradient keeps its sign. Small is safe, and a dozen doublings
-reach any scale. A weight that a bound holds meanwhile would be slow when it is released:
-its step size grows by 1.5 in each of these steps. By 2, it would often leave too far.
+There is no absolute number in them, so that parameters in seconds or in nanoseconds take the
+same path. A weight that is zero takes its size from the others, and one that is tiny beside
+them counts as up to ten times larger. Many weights move together, and would throw a deep
+network far off: with more than 100, steps are shorter by the cube root of their number / 100.
 """
+
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-_QUICK_STEPS = 12
-_QUICK_GROWTH = 2.0
-_GROWTH_AT_REST = 1.5
+from optax_rprop._dtypes import is_abstract, parts
 
 
-def first_step_size(parameter: jax.Array) -> jax.Array:
+class Start(NamedTuple):
+    """Of all parameters together: scalars."""
+
+    typical_size: jax.Array  # the geometric mean of all weights but 0 and infinite ones; or 1
+    part: jax.Array  # of a weight's size
+
+
+def measure(params: Any) -> Start:
+    """Parameters that are shapes and types alone count as if all were zero."""
+    leaves = jax.tree.leaves(params)
+    count = sum(math.prod(np.shape(leaf)) for leaf in leaves)
+    numbers = [leaf for leaf in leaves if not is_abstract(leaf)]
+    return Start(_typical_size(numbers), jnp.asarray(0.1 * min(1, 100 / max(count, 1)) ** (1 / 3)))
+
+
+@jax.jit
+def _typical_size(leaves: list[jax.Array]) -> jax.Array:
+    logs, count = jnp.zeros((), float), jnp.zeros((), float)
+    for leaf in leaves:
+        for part in parts(leaf):
+            size = abs(part.astype(logs.dtype))
+            counts = (size > 0) & (size < jnp.inf)
+            logs += jnp.sum(jnp.where(counts, jnp.log(jnp.where(counts, size, 1)), 0))
+            count += jnp.sum(counts.astype(count.dtype))
+    return jnp.exp(logs / jnp.maximum(count, 1))
+
+
+def first_step_size(parameter: jax.Array, start: Start) -> jax.Array:
     """Of an array of weights."""
-    return 0.001 * abs(parameter) + 1e-5
-
-
-def eta_plus(eta_plus: jax.Array, num_steps: jax.Array) -> jax.Array:
-    """The factor of growth after so many steps."""
-    return jnp.where(num_steps < _QUICK_STEPS, jnp.maximum(eta_plus, _QUICK_GROWTH), eta_plus)
-
-
-def growth_at_rest(num_steps: jax.Array) -> jax.Array:
-    """The factor of growth where a bound holds a weight."""
-    return jnp.where(num_steps < _QUICK_STEPS, _GROWTH_AT_REST, 1)
-
-
-def is_over(num_steps: jax.Array) -> jax.Array:
-    """Whether step sizes have grown to the scale of the problem."""
-    return num_steps >= _QUICK_STEPS
-
-
-def count(num_steps: jax.Array) -> jax.Array:
-    """One step more; it stops where nothing depends on it, and cannot overflow."""
-    return jnp.minimum(num_steps + 1, _QUICK_STEPS)
+    size = abs(parameter)
+    typical, part = (x.astype(size.dtype) for x in start)
+    return part * jnp.where(size > 0, jnp.clip(typical, size, 10 * size), typical)

@@ -18,29 +18,29 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from optax_rprop import _checks, _hyperparameters, _packing
-from optax_rprop._dtypes import parts
-from optax_rprop._hyperparameters import Hyperparams
-from optax_rprop._state import ScaleByRpropState, all_done
-from optax_rprop._transform import scale_by_rprop
+from optax_rprop import _checks, _hyperparameters
+from optax_rprop._converged import converged, distance_left
+from optax_rprop._dtypes import widen
+from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
 
 Y = TypeVar("Y")
 Aux = TypeVar("Aux")
 Fn: TypeAlias = Callable[[Y, Any], tuple[Scalar, Aux]]
+Options: TypeAlias = dict[str, Any]
+Tags: TypeAlias = frozenset[object]
 
-# In a narrow valley, step sizes come down to its width long before its end. So they must be this
-# many times smaller than the tolerance.
-_MARGIN = 2**16
-# They must be so in this many steps in a row: if the valley still leads downhill, momentum grows
-# again meanwhile.
-_QUIET_STEPS = 100
-# The smallest step size, as a part of the one to stop at: a larger floor keeps weights jumping
-# across the valley, and one of 0 is never left.
-_FLOOR = 2.0**-20
-# A step of less than this many units in a weight's last place may be lost in the weight.
+# Pairs of L-BFGS: two for each weight, within these. In narrow valleys, many save half to five
+# sixths of the evaluations, and directions that are hardly curved are not forgotten; with more
+# than that, old ones mislead where the curvature changes.
+_LEAST_MEMORY, _MOST_MEMORY = 10, 50
+
+# While Rprop is at work: in a narrow valley its step sizes come down to the width long before
+# the end. So they must be smaller than the tolerance by the first, in so many steps in a row.
+_MARGIN, _QUIET_STEPS = 2**16, 50
+# A step of less than so many units in a weight's last place may be lost in the weight.
 _ROUNDINGS = 2
-# The default first step is at least this many times the one to stop at.
-_LEAST_START = 2
+# Where nothing was gained in so many steps, it is for good.
+_IDLE_STEPS = 100
 
 
 class _State(eqx.Module, Generic[Y]):
@@ -48,21 +48,28 @@ class _State(eqx.Module, Generic[Y]):
     y: Y  # where fn was last evaluated, and its value there
     f: Scalar
     bad_start: Bool[Array, ""]  # fn, its gradient or y was not finite at the start
-    quiet_steps: Int[Array, ""]  # how many, up to now, all step sizes were small enough
-    rprop: ScaleByRpropState
+    is_done: Bool[Array, ""]
+    is_near: Bool[Array, ""]  # within the tolerance, as far as L-BFGS can tell
+    quiet_steps: Int[Array, ""]  # how many, up to now, all step sizes were small
+    idle_steps: Int[Array, ""]  # since the last gain
+    best: Scalar  # the least value, and the least distance in tolerances
+    nearest: Scalar
+    rprop: ScaleByRpropLbfgsState
 
 
 class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
-    """Rprop for `optimistix.minimise`, with momentum and bounds: it stops by itself.
+    """`optax_rprop.rprop_lbfgs` for `optimistix.minimise`: it stops by itself.
 
-    A step is one evaluation of `fn` and its gradient; there is no line search. Most fits need
-    200 to 1,000 steps, and Optimistix allows 256 unless `max_steps` says more.
+    A step is one evaluation of `fn` and its gradient; there is no line search. Optimistix
+    allows 256 steps unless `max_steps` says more.
 
-    The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops when, for 100 steps
-    in a row, the step size of every weight and its move along the momentum's average were at
-    most tolerance / 65536, or the rounding of the weight. A weight whose gradient is exactly
-    zero, or pushes it against a bound, needs no small step size. Success means that, as far as
-    100 such steps can tell, each weight is within its tolerance of a minimum.
+    The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops successfully when
+    the whole quasi-Newton step, which estimates the way to the minimum along valleys too, was
+    within 1/100 of every tolerance at several points in a row, and the flattest direction that
+    it met cannot lead farther. At kinks and in noise, where Rprop works, it stops when all
+    step sizes were within 1/65536 of their tolerances, or lost in the rounding of their
+    weights, for 50 steps. Where 100 steps gained nothing, it stops too: successfully if the
+    estimate is within the tolerance, else with `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,
@@ -70,8 +77,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     such point, the solver goes back; the edge of such a domain is never called a minimum, so
     give it as a bound.
 
-    Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default. With
-    `optimistix.RecursiveCheckpointAdjoint` the derivative is zero, since signs have none.
+    Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default.
 
     Supports the following `options`:
 
@@ -80,29 +86,15 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     Args:
       rtol: the tolerance as a part of each weight.
-      atol: the tolerance in the units of the weights. It, `rtol`, `learning_rate`,
-        `max_step_size`, `lower` and `upper` each take a number, an array or a pytree prefix
-        of the weights. Both tolerances may be 0, for steps as small as the rounding of each
-        weight; but then a weight whose minimum is at 0 never stops.
+      atol: the tolerance in the units of the weights. It, `rtol`, `lower` and `upper` each
+        take a number, an array or a pytree prefix of the weights.
       norm: the norm that `optimistix.root_find` minimises. The stop does not depend on it.
-      learning_rate: the first step size (default None: 0.001 * abs(y0) + 1e-5, and a quick
-        start, as in `optax_rprop.rprop_momentum`).
-      eta_minus: shrinks a step size where the gradient changed sign.
-      eta_plus: grows a step size where the gradient kept its sign.
-      max_step_size: by default the largest that there is: no weight is out of reach.
-      rule: the name of a published rule, as for `optax_rprop.scale_by_rprop`; with one that
-        undoes steps, pass `momentum=None`.
-      momentum: the decay of the average of past moves; None for the published rule.
       lower: bounds below the weights (default: none).
       upper: bounds above them.
       verbose: True to print each step, or a function, as in Optimistix's own solvers.
 
     Raises:
-      TypeError: for a tolerance that is not a number.
-      ValueError: for one below 0, or one that does not fit y0; for unknown `options`; see
-        `optax_rprop.irprop_minus` for others.
-      RuntimeError: in `minimise`, if y0 is outside the bounds, or `learning_rate` or
-        `max_step_size` is too small for the tolerance or the rounding of y0.
+      ValueError: for a tolerance below 0; see `optax_rprop.irprop_minus` for others.
 
     Example:
       >>> import jax.numpy as jnp, optimistix
@@ -118,9 +110,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     rtol: PyTree[ArrayLike]
     atol: PyTree[ArrayLike]
     norm: Callable[[PyTree], Scalar]
-    hyperparams: Hyperparams
-    rule: str = eqx.field(static=True)
-    momentum: ArrayLike | None
+    lower: PyTree[ArrayLike] | None
+    upper: PyTree[ArrayLike] | None
     verbose: Callable[..., None]
 
     def __init__(
@@ -129,52 +120,33 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         atol: PyTree[ArrayLike],
         norm: Callable[[PyTree], Scalar] = optx.max_norm,
         *,
-        learning_rate: PyTree[ArrayLike] | None = None,
-        eta_minus: PyTree[ArrayLike] = 0.5,
-        eta_plus: PyTree[ArrayLike] = 1.2,
-        max_step_size: PyTree[ArrayLike] = _packing.LARGEST_STEP_SIZE,
-        rule: str = "irprop_minus",
-        momentum: ArrayLike | None = 0.8,
         lower: PyTree[ArrayLike] | None = None,
         upper: PyTree[ArrayLike] | None = None,
         verbose: bool | Callable[..., None] = False,
     ):
-        for name, tolerance in {"rtol": rtol, "atol": atol}.items():
-            _checks.check_tolerance(name, tolerance)
-        _checks.check_norm(norm)
-        if not callable(verbose):
-            _checks.check_flag("verbose", verbose, "True, False or a function")
-        hyperparams = Hyperparams(
-            learning_rate, eta_minus, eta_plus, 0.0, max_step_size, lower, upper
-        )
-        self.rtol, self.atol, self.hyperparams = _hyperparameters.as_floats(
-            (rtol, atol, hyperparams)
-        )
-        self.norm = norm
-        self.rule, self.momentum = rule, momentum
+        _checks.check_numbers(rtol=rtol, atol=atol, lower=lower, upper=upper)
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.lower, self.upper = lower, upper
         self.verbose = verbose if callable(verbose) else _print if verbose else _silent
-        self._rprop()  # raises its errors here
 
-    def _rprop(self, min_step_size: PyTree[ArrayLike] = 0.0) -> Any:  # Optax's trees are not Y
-        hyperparams = self.hyperparams._replace(min_step_size=min_step_size)
-        return scale_by_rprop(
-            **hyperparams._asdict(), rule=self.rule, momentum=self.momentum, undo_nonfinite=True
-        )
+    def _rprop(self, y: Y) -> Any:  # Optax's trees are not Y
+        memory_size = 2 * sum(x.size for x in jax.tree.leaves(y))
+        memory_size = min(max(memory_size, _LEAST_MEMORY), _MOST_MEMORY)
+        return scale_by_rprop_lbfgs(memory_size, lower=self.lower, upper=self.upper)
 
-    def _small_steps(self, y: Y) -> PyTree[Array]:
-        """The step size of each weight at which it counts as done."""
+    def _tolerances(self, y: Y) -> PyTree[Array]:
         paths, leaves, treedef = _hyperparameters.flatten(y)
         rtols, atols = (
             _hyperparameters.broadcast_prefix(name, tolerance, paths, leaves)
             for name, tolerance in (("rtol", self.rtol), ("atol", self.atol))
         )
 
-        def of_leaf(x: Array | None, rtol: ArrayLike, atol: ArrayLike) -> Array | None:
+        def of_leaf(x: Array | None, *parts: ArrayLike) -> Array | None:
             if x is None:
                 return None
-            size, rounding = _size_and_rounding(x)
-            rtol, atol = (_hyperparameters.broadcast(number, size) for number in (rtol, atol))
-            return jnp.maximum((rtol * size + atol) / _MARGIN, rounding)
+            rtol, atol = (_hyperparameters.broadcast(part, _size(x)) for part in parts)
+            # No less than what rounding can tell apart.
+            return jnp.maximum(rtol * _size(x) + atol, _rounding(x))
 
         return treedef.unflatten(map(of_leaf, leaves, rtols, atols))
 
@@ -183,50 +155,20 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         fn: Fn[Y, Aux],
         y: Y,
         args: PyTree,
-        options: dict[str, Any],
+        options: Options,
         f_struct: jax.ShapeDtypeStruct,
         aux_struct: PyTree[jax.ShapeDtypeStruct],
-        tags: frozenset[object],
+        tags: Tags,
     ) -> _State[Y]:
-        """A fresh state, once the start is seen to fit the solver."""
-        _checks.check_options(options)
-        _checks.check_start(y)
-        small = self._small_steps(y)
-        by_default = self.hyperparams.learning_rate is None
-        least_first = jax.tree.map(lambda x: _LEAST_START * x, small) if by_default else 0.0
-        rprop = self._check_start(y, small, self._rprop(least_first).init(y))
+        """A fresh state."""
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
-        return _State(jnp.array(0), y, f, jnp.array(False), jnp.array(0), rprop)
-
-    def _check_start(self, y: Y, small: PyTree[Array], rprop: ScaleByRpropState) -> Any:
-        """The state of Rprop, which raises an error if the start does not fit the solver."""
-        paths, leaves, treedef = _hyperparameters.flatten(y)
-        owns = _hyperparameters.per_leaf(self.hyperparams, paths, leaves)
-        smalls, firsts = map(treedef.flatten_up_to, (small, rprop.step_sizes))
-        wrong, messages = [jnp.array(False)], [""]
-        for path, own, *arrays in zip(paths, owns, leaves, smalls, firsts, strict=True):
-            if arrays[0] is None:
-                continue
-            for x, limit, first in parts(tuple(arrays)):
-                usable = jnp.isfinite(x)  # another start has a result of its own
-                lower, upper = _hyperparameters.bounds(own, x)
-                outside = (x < lower) | (x > upper)
-                first = jnp.minimum(first, _hyperparameters.step_size(own.max_step_size, first))
-                lost, too_small = first <= _size_and_rounding(x)[1], ~(first > limit)
-                wrong += [jnp.any(mask & usable) for mask in (outside, lost, too_small)]
-                rounding = _ROUNDINGS * float(jnp.finfo(x.dtype).eps)
-                messages += _checks.messages_of_start(path, rounding, _MARGIN)
-        wrong = jnp.array(wrong)
-        return eqx.branched_error_if(rprop, jnp.any(wrong), jnp.argmax(wrong), messages)
+        false, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(f, jnp.inf)
+        rprop = self._rprop(y).init(y)
+        nearest = jnp.full_like(rprop.cap, jnp.inf)
+        return _State(zero, y, f, false, false, false, zero, zero, inf, nearest, rprop)
 
     def step(
-        self,
-        fn: Fn[Y, Aux],
-        y: Y,
-        args: PyTree,
-        options: dict[str, Any],
-        state: _State[Y],
-        tags: frozenset[object],
+        self, fn: Fn[Y, Aux], y: Y, args: PyTree, options: Options, state: _State[Y], tags: Tags
     ) -> tuple[Y, _State[Y], Aux]:
         """Evaluates `fn` and its gradient once, and moves on."""
         if options.get("autodiff_mode", "bwd") == "fwd":
@@ -238,38 +180,52 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             num_steps=("Step", state.num_steps), loss_this_step=("Loss on this step", f), y=("y", y)
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
-        is_finite = jnp.isfinite(f)
-        is_usable = is_finite & ~_any(jax.tree.map(jnp.isnan, gradient))
+        is_usable = jnp.isfinite(f) & ~_any(jax.tree.map(jnp.isnan, gradient))
         is_usable &= ~_any(jax.tree.map(lambda x: ~jnp.isfinite(x), y))
-        small = self._small_steps(y)
-        floor = jax.tree.map(lambda x: _FLOOR * x, small)
-        steps, rprop = self._rprop(floor).update(gradient, state.rprop, y, value=f)
-        is_quiet = all_done([rprop], small) & is_finite
+        steps, rprop = self._rprop(y).update(gradient, state.rprop, y, value=f)
+
+        tolerances = self._tolerances(y)
+        quiet = jax.tree.map(
+            lambda limit, x: jnp.maximum(limit / _MARGIN, _rounding(x)), tolerances, y
+        )
+        is_base = is_usable & (rprop.num_tries == 0)  # not one that L-BFGS goes back from
+        lbfgs_works = rprop.countdown == 0
+        distance, flatness = distance_left(rprop, tolerances)
+        is_quiet = ~lbfgs_works & is_base & converged(rprop.rprop, quiet)
+        # Steps of L-BFGS in between do not count.
+        quiet_steps = jnp.where(
+            lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, 0)
+        )
+        is_at_rest = ~lbfgs_works & converged(rprop.rprop, 0.0)
+        is_done = (lbfgs_works & converged(rprop, tolerances)) | is_at_rest
+        gains = (f < state.best) | (distance < state.nearest / 2)
         new_state = _State(
             num_steps=state.num_steps + 1,
             y=y,
             f=f,
             bad_start=(state.num_steps == 0) & ~is_usable,
-            quiet_steps=jnp.where(is_quiet, state.quiet_steps + 1, 0),
+            is_done=is_base & (is_done | (quiet_steps >= _QUIET_STEPS)),
+            # Rprop, where it takes over from there, does not go far.
+            is_near=jnp.where(lbfgs_works, (distance <= 1) & (flatness <= 1), state.is_near),
+            quiet_steps=quiet_steps,
+            idle_steps=jnp.where(gains, 0, state.idle_steps + 1),
+            best=jnp.fmin(state.best, f),
+            nearest=jnp.fmin(state.nearest, distance),
             rprop=rprop,
         )
         new_y: Any = optax.apply_updates(cast(Any, y), jax.tree.map(jnp.negative, steps))
         return new_y, new_state, cast(Any, aux)
 
     def terminate(
-        self,
-        fn: Fn[Y, Aux],
-        y: Y,
-        args: PyTree,
-        options: dict[str, Any],
-        state: _State[Y],
-        tags: frozenset[object],
+        self, fn: Fn[Y, Aux], y: Y, args: PyTree, options: Options, state: _State[Y], tags: Tags
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        """Stops where every weight has been done for long enough, or at a start without hope."""
-        result = optx.RESULTS.where(
-            state.bad_start, optx.RESULTS.nonfinite, optx.RESULTS.successful
-        )
-        return state.bad_start | (state.quiet_steps >= _QUIET_STEPS), result
+        """Where it is done, where nothing is gained any more, and at a start without hope."""
+        is_idle = (state.idle_steps >= _IDLE_STEPS) & (state.rprop.num_tries == 0)
+        is_lost = is_idle & ~state.is_done & ~state.is_near
+        results = optx.RESULTS
+        result = results.where(is_lost, results.stagnation, results.successful)
+        result = results.where(state.bad_start, results.nonfinite, result)
+        return state.bad_start | state.is_done | is_idle, result
 
     def postprocess(
         self,
@@ -277,19 +233,22 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         y: Y,
         aux: Aux,
         args: PyTree,
-        options: dict[str, Any],
+        options: Options,
         state: _State[Y],
-        tags: frozenset[object],
+        tags: Tags,
         result: optx.RESULTS,
     ) -> tuple[Y, Aux, dict[str, Any]]:
         """The last point at which `fn` was evaluated, not the one after it."""
         return state.y, aux, {}
 
 
-def _size_and_rounding(x: Array) -> tuple[Array, Array]:
-    """How large a weight is, and the largest step that may be lost in it."""
-    size = abs(x).astype(jnp.finfo(_packing.state_dtype(x.dtype)).dtype)
-    return size, _ROUNDINGS * float(jnp.finfo(x.dtype).eps) * size
+def _size(x: Array) -> Array:
+    return abs(x).astype(jnp.finfo(widen(x.dtype)).dtype)
+
+
+def _rounding(x: Array) -> Array:
+    """A step that may be lost in a weight."""
+    return _ROUNDINGS * float(jnp.finfo(x.dtype).eps) * _size(x)
 
 
 def _any(masks: PyTree[Array]) -> Bool[Array, ""]:

@@ -7,10 +7,11 @@ best the smallest loss that anything here finds in float64. An evaluation is a l
 its gradient; those of line searches count. The plots are data profiles (More & Wild 2009):
 the share of problems solved against evaluations.
 
-The docs quote docs/data/cutest.json.gz, which the first three commands read; the next ones run
+The docs quote docs/data/cutest.json.gz, which the first four commands read; the next ones run
 anew, half an hour each, and go on where they stopped. The last adds new runs to the counts.
 
     python benchmarks/cutest --from docs/data/cutest.json.gz
+    python benchmarks/cutest --from docs/data/cutest.json.gz --half even --condition 1e3 1e9
     python benchmarks/cutest --from docs/data/cutest.json.gz --problems ROSENBR
     python benchmarks/cutest --from docs/data/cutest.json.gz --compare irprop_minus optax.lbfgs
     python benchmarks/cutest --dtype float64
@@ -35,81 +36,40 @@ from tqdm import tqdm
 
 import optax_rprop
 import profiles
+import runs
 from collection import problems
-from optax_rprop.optimistix import RpropMinimiser
 from profiles import RATES
-from runs import (
-    not_a_number_outside,
-    race,
-    run_optax_lbfgs,
-    run_optimistix,
-    run_scipy,
-    with_noise,
-)
 
 MOST_VARIABLES = 2000
-TOO_SLOW = ("CHARDIS0",)  # four million distances an evaluation
-RULES = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
-SEARCHES = ("RpropMinimiser", "optimistix.BFGS", "optax.lbfgs", "SciPy L-BFGS-B", "polish")
+SEARCHES = ("optimistix.BFGS", "optax.lbfgs", "SciPy L-BFGS-B", "polish")
 
 
-def entrants(start, bounded, lower, upper, domain):
-    """The optimizers that evaluate once a step: name -> (what makes it, its settings)."""
-    box = {"lower": lower, "upper": upper} if bounded else {}
-    least = 1e-9 if start.dtype == jnp.float32 else 1e-14
-    papers = {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}
-    default = papers | {"min_step_size": 1e-6, "max_step_size": 50.0}
-    wide = papers | {"min_step_size": least, "max_step_size": 1e6}
-    size = jnp.abs(start)
-    variants = {
-        "": default,
-        "wide": wide,
-        "min 1e-6": wide | {"min_step_size": 1e-6},
-        "max 50": wide | {"max_step_size": 50.0},
-        "first 1e-4": wide | {"learning_rate": 1e-4},
-        "first 1e-3": wide | {"learning_rate": 1e-3},
-        "first 0.1": wide | {"learning_rate": 0.1},
-        "first 1": wide | {"learning_rate": 1.0},
-        "first 0.01|x| + 1e-4": wide | {"learning_rate": 0.01 * size + 1e-4},
-        "first 0.1|x| + 0.01": wide | {"learning_rate": 0.1 * size + 0.01},
-        "first 0.01 max(1, |x|)": wide | {"learning_rate": 0.01 * jnp.maximum(1, size)},
-        "first 0.01 max(1, max |x|)": wide | {"learning_rate": 0.01 * jnp.maximum(1, size.max())},
-        "eta+ 1.1": wide | {"eta_plus": 1.1},
-        "eta+ 1.5": wide | {"eta_plus": 1.5},
-        "eta- 0.7": wide | {"eta_minus": 0.7},
-        "eta- 0.7, first 0.01|x| + 1e-4": wide
-        | {"eta_minus": 0.7, "learning_rate": 0.01 * size + 1e-4},
+def entrants(dtype=jnp.float64, box=None, domain=True):
+    """The optimizers that evaluate once a step, by name. Another is one line here."""
+    box = box or {}
+    least = 1e-9 if dtype == jnp.float32 else 1e-14
+    wide = {"min_step_size": least, "max_step_size": 1e6}
+    found = {
+        "rprop_momentum": optax_rprop.rprop_momentum(**box),
+        "rprop_momentum eta- 0.7": optax_rprop.rprop_momentum(eta_minus=0.7, **box),
+        "irprop_minus": optax_rprop.irprop_minus(**box),
+        "irprop_minus wide": optax_rprop.irprop_minus(**wide, **box),
+        "irprop_plus": optax_rprop.irprop_plus(**box),
+        "irprop_plus wide": optax_rprop.irprop_plus(**wide, **box),
     }
-    found = {}
-    make = functools.partial(optax_rprop.rprop_momentum, **box)
-    for eta_minus, variant in ((0.5, ""), (0.7, " eta- 0.7")):  # 0.5 is its default
-        found["rprop_momentum" + variant] = make, {"eta_minus": eta_minus}
-    for rule in RULES:
-        make = functools.partial(getattr(optax_rprop, rule), **box)
-        for variant, settings in variants.items():
-            if rule in ("irprop_minus", "irprop_plus") or variant in ("", "wide"):
-                found[f"{rule} {variant}".strip()] = make, settings
+    if hasattr(optax_rprop, "rprop_lbfgs"):
+        found["rprop_lbfgs"] = optax_rprop.rprop_lbfgs(**box)
     if domain:
-        for name in ("rprop_momentum", "irprop_minus wide"):
-            make, settings = found[name]
-            make = functools.partial(make, undo_nonfinite=True)
-            found[f"{name}, undo_nonfinite"] = make, settings
+        undo = {"undo_nonfinite": True}
+        found["rprop_momentum, undo_nonfinite"] = optax_rprop.rprop_momentum(**undo)
+        found["irprop_minus wide, undo_nonfinite"] = optax_rprop.irprop_minus(**wide, **undo)
     makers = optax.rprop, optax.adam, functools.partial(optax.sgd, momentum=0.9)
     for (name, rates), make in zip(RATES.items(), makers, strict=True):
-        found |= {f"{name} {rate:g}": (make, {"learning_rate": rate}) for rate in rates}
+        found |= {f"{name} {rate:g}": make(rate) for rate in rates}
     return found
 
 
-def scaled_condition(loss, x):
-    """The condition number of the Hessian, with every variable scaled to a curvature of 1."""
-    hessian = np.asarray(jax.jit(jax.hessian(loss))(x), float)
-    scale = np.sqrt(np.abs(np.diag(hessian)))
-    with np.errstate(all="ignore"):
-        hessian = hessian / np.outer(scale, scale)
-        if not np.isfinite(hessian).all():
-            return None
-        eigenvalues = np.abs(np.linalg.eigvalsh(hessian))
-        return float(min(1e30, eigenvalues.max() / eigenvalues.min()))
+ROWS = (*entrants(), *SEARCHES)
 
 
 def run_problem(problem, wanted, evaluations, noise, domain):
@@ -123,7 +83,7 @@ def run_problem(problem, wanted, evaluations, noise, domain):
         return about | {"left_out": "has no bounds"}, {}
     if start.size > MOST_VARIABLES:
         return about | {"left_out": f"more than {MOST_VARIABLES:,} variables"}, {}
-    if problem.name in TOO_SLOW:
+    if problem.name == "CHARDIS0":  # four million distances an evaluation
         return about | {"left_out": "takes an hour on its own"}, {}
     lower, upper = -jnp.inf, jnp.inf
     if bounded:
@@ -137,42 +97,38 @@ def run_problem(problem, wanted, evaluations, noise, domain):
     if not (jnp.isfinite(value) & jnp.isfinite(gradient).all()):
         return about | {"left_out": "not finite at the start"}, {}
 
-    loss = with_noise(exact, noise)
+    loss = runs.with_noise(exact, noise)
     if domain:
-        loss, bounded = not_a_number_outside(loss, lower, upper), False
+        loss, bounded = runs.not_a_number_outside(loss, lower, upper), False
         lower, upper = -jnp.inf, jnp.inf
-    every = entrants(start, bounded, lower, upper, domain)
-    racers = {name: entrant for name, entrant in every.items() if name in wanted}
-    raced = race(loss, start, lower, upper, racers, evaluations) if racers else {}
-    runs = {name: curve for name, (curve, _) in raced.items()}
-    if "RpropMinimiser" in wanted:
-        tolerance = 1e-5 if start.dtype == jnp.float32 else 1e-8
-        solver = RpropMinimiser(
-            0.0, tolerance, **({"lower": lower, "upper": upper} if bounded else {})
-        )
-        runs["RpropMinimiser"] = run_optimistix(solver, loss, start, evaluations)
-    if "optimistix.BFGS" in wanted and not bounded:
-        solver = optimistix.BFGS(rtol=0.0, atol=0.0)
-        runs["optimistix.BFGS"] = run_optimistix(solver, loss, start, evaluations)
-    if "optax.lbfgs" in wanted and not bounded:
-        runs["optax.lbfgs"] = run_optax_lbfgs(loss, start, evaluations)
+    box = {"lower": lower, "upper": upper} if bounded else {}
+    racers = entrants(start.dtype, box, domain)
+    racers = {name: optimizer for name, optimizer in racers.items() if name in wanted}
+    raced = runs.race(loss, start, lower, upper, racers, evaluations) if racers else {}
+    found = {name: curve for name, (curve, _) in raced.items()}
+    searches = {
+        "optimistix.BFGS": (runs.run_optimistix, optimistix.BFGS(rtol=0.0, atol=0.0)),
+        "optax.lbfgs": (runs.run_optax_lbfgs, optax.lbfgs()),
+    }
+    for name, (runner, solver) in searches.items():
+        if name in wanted and not bounded:  # they know none
+            found[name] = runner(solver, loss, start, evaluations)
     if "SciPy L-BFGS-B" in wanted:
-        runs["SciPy L-BFGS-B"], _ = run_scipy(loss, start, lower, upper, evaluations)
+        found["SciPy L-BFGS-B"], _ = runs.run_scipy(loss, start, lower, upper, evaluations)
     if "polish" in wanted and start.dtype == jnp.float64 and not noise and not domain:
         best = min(raced.values(), key=lambda run: run[0][-1], default=(None, start))[1]
-        ends = []
-        for x in (start, best):
-            for _ in range(3):  # again from where it stopped, which forgets its curvature
-                x = run_scipy(exact, x, lower, upper, 3000)[1].x
-            ends.append(jnp.asarray(x, start.dtype))
+        ends = [start, best]
+        for _ in range(3):  # again from where it stopped, which forgets its curvature
+            ends = [runs.run_scipy(exact, x, lower, upper, 3000)[1].x for x in ends]
+        ends = [jnp.asarray(x, start.dtype) for x in ends]
         end = min(ends, key=lambda x: np.nan_to_num(exact(x), nan=np.inf))
-        runs["polish"] = [exact(end)]
+        found["polish"] = [exact(end)]
         if start.size <= 100 and not bounded:
-            about["condition"] = scaled_condition(exact, end)
-    return about | {"f0": float(value)}, runs
+            about["condition"] = runs.scaled_condition(exact, end)
+    return about | {"f0": float(value)}, found
 
 
-def run(arguments, wanted):
+def run(arguments):
     """Appends a line of JSON for each problem that the file lacks, or lacks an optimizer of."""
     jax.config.update("jax_enable_x64", arguments.dtype == "float64")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -186,17 +142,17 @@ def run(arguments, wanted):
     chosen = [p for p in problems() if not arguments.problems or p.name in arguments.problems]
     for problem in (bar := tqdm(chosen, smoothing=0)):
         bar.set_description(f"{problem.name:10}")
-        missing = wanted - tried.get(problem.name, set())
+        missing = set(arguments.optimizers) - tried.get(problem.name, set())
         if not missing:
             continue
-        about, runs = run_problem(
+        about, found = run_problem(
             problem, missing, arguments.evaluations, arguments.noise, arguments.domain
         )
-        for name, losses in runs.items():
+        for name, losses in found.items():
             best = np.fmin.accumulate(np.asarray(losses, float))
             best = best[at - 1] if best.size > 1 else best
-            runs[name] = [float(f"{loss:.12g}") for loss in best]
-        record = {"problem": problem.name, **kind, **about, "tried": sorted(missing), "best": runs}
+            found[name] = [float(f"{loss:.12g}") for loss in best]
+        record = {"problem": problem.name, **kind, **about, "tried": sorted(missing), "best": found}
         with arguments.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -206,35 +162,32 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    every = (*entrants(jnp.ones(1), False, None, None, domain=True), *SEARCHES)
-    parser.add_argument("--problems", nargs="+", help="their names; with --from, each is shown")
-    parser.add_argument("--optimizers", nargs="+", choices=every, metavar="NAME", help=f"{every}")
-    parser.add_argument("--evaluations", type=int, default=1000, help="for each run (1000)")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--noise", type=float, default=0.0, help="relative, in every gradient")
-    parser.add_argument("--domain", action="store_true", help="NaN outside the bounds, untold")
-    parser.add_argument(
-        "--out", type=Path, default=Path("figures/cutest.jsonl"), help="where runs go"
-    )
-    parser.add_argument("--from", dest="source", type=Path, nargs="+", help="read, do not run")
-    parser.add_argument("--compare", nargs=2, metavar="NAME", help="two optimizers, by problem")
-    parser.add_argument("--json", type=Path, help="where the counts go, as .json.gz")
-    parser.add_argument(
-        "--plot", type=Path, default=Path("figures/cutest.png"), help="where the plot goes"
-    )
+    add = parser.add_argument
+    add("--problems", nargs="+", help="their names; with --from, each is shown")
+    add("--optimizers", nargs="+", choices=ROWS, default=ROWS, metavar="NAME", help=f"{ROWS}")
+    add("--evaluations", type=int, default=1000, help="for each run (1000)")
+    add("--dtype", choices=("float32", "float64"), default="float64")
+    add("--noise", type=float, default=0.0, help="relative, in every gradient")
+    add("--domain", action="store_true", help="NaN outside the bounds, untold")
+    add("--out", type=Path, default=Path("figures/cutest.jsonl"), help="where runs go")
+    add("--from", dest="source", type=Path, nargs="+", help="read, do not run")
+    add("--half", choices=("odd", "even", "all"), default="all", help="of the problems shown")
+    add("--condition", nargs=2, type=float, metavar=("LOW", "HIGH"), help="at the solution, scaled")
+    add("--compare", nargs=2, metavar="NAME", help="two optimizers, by problem")
+    add("--json", type=Path, help="where the counts go, as .json.gz")
+    add("--plot", type=Path, default=Path("figures/cutest.png"), help="where the plot goes")
     arguments = parser.parse_args()
     if not arguments.source:
-        run(arguments, set(arguments.optimizers or every))
-    summary = profiles.load(arguments.source or [arguments.out])
+        run(arguments)
+    summary = profiles.load(arguments.source or [arguments.out], ROWS)
     if arguments.json:
         profiles.save(summary, arguments.json)
+    summary["problems"] = profiles.select(summary["problems"], arguments.half, arguments.condition)
     if arguments.source and arguments.problems:
-        if unknown := set(arguments.problems) - set(summary["problems"]):
-            parser.error(f"not among the problems: {', '.join(sorted(unknown))}")
         return profiles.by_problem(summary, arguments.problems)
     if arguments.compare:
         return profiles.compare(summary, *arguments.compare)
-    profiles.table(summary, arguments.evaluations)
+    profiles.table(summary)
     profiles.plot(summary, arguments.plot)
 
 

@@ -1,7 +1,5 @@
 """How optimizers are run: each returns the losses at its first evaluations."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,65 +8,41 @@ import optimistix
 import scipy.optimize
 
 
-def race(loss, start, lower, upper, racers, evaluations):
+def race(loss, start, lower, upper, optimizers, evaluations):
     """Runs optimizers side by side in one loop, so that the loss is compiled once.
 
-    Returns for each the best loss so far at every evaluation, and where it ends.
+    Returns for each the best loss so far at every evaluation, and where that was.
     """
-    groups = {}
-    for name, (make, settings) in racers.items():
-        values = {key: jnp.asarray(value, start.dtype) for key, value in settings.items()}
-        if "eta_plus" in settings:
-            values["learning_rate"] = jnp.broadcast_to(values["learning_rate"], start.shape)
-        groups.setdefault(make, {})[name] = values
-    stacked = [(m, jax.tree.map(lambda *v: jnp.stack(v), *g.values())) for m, g in groups.items()]
-
-    def optimizer(make, settings):
-        return optax.with_extra_args_support(make(**settings))
-
-    def move(make, settings, state, x, gradient, value):
-        update, state = optimizer(make, settings).update(gradient, state, x, value=value)
-        x = optax.apply_updates(x, update)
-        if "lower" in getattr(make, "keywords", {}):
-            return x, state  # it was told the bounds, and keeps them
-        return jnp.clip(x, lower, upper), state
+    optimizers = {name: optax.with_extra_args_support(o) for name, o in optimizers.items()}
 
     def step(carry, _):
         xs, states, best, best_xs = carry
-        values, gradients = jax.vmap(jax.value_and_grad(loss))(jnp.concatenate(xs))
+        values, gradients = jax.vmap(jax.value_and_grad(loss))(xs)
         better = jnp.isfinite(values) & (values < best)
         best = jnp.where(better, values, best)
-        best_xs = jnp.where(better[:, None], jnp.concatenate(xs), best_xs)
-        ends = np.cumsum([len(x) for x in xs])[:-1]
-        moved = [
-            jax.vmap(functools.partial(move, make))(settings, *rest)
-            for (make, settings), *rest in zip(
-                stacked,
-                states,
-                xs,
-                jnp.split(gradients, ends),
-                jnp.split(values, ends),
-                strict=True,
-            )
-        ]
-        return (*map(list, zip(*moved, strict=True)), best, best_xs), best
+        best_xs = jnp.where(better[:, None], xs, best_xs)
+        moved, updated = [], []
+        for optimizer, *own in zip(optimizers.values(), states, xs, gradients, values, strict=True):
+            state, x, gradient, value = own
+            update, state = optimizer.update(gradient, state, x, value=value)
+            moved.append(jnp.clip(optax.apply_updates(x, update), lower, upper))
+            updated.append(state)
+        return (jnp.stack(moved), updated, best, best_xs), best
 
     @jax.jit
     def run(start):
-        states = [jax.vmap(lambda s, m=m: optimizer(m, s).init(start))(s) for m, s in stacked]
-        xs = [jnp.tile(start, (len(group), 1)) for group in groups.values()]
-        best = jnp.full(len(racers), jnp.inf, start.dtype)
-        carry = xs, states, best, jnp.concatenate(xs)
-        (*_, best_xs), curves = jax.lax.scan(step, carry, length=evaluations)
+        xs = jnp.tile(start, (len(optimizers), 1))
+        states = [optimizer.init(start) for optimizer in optimizers.values()]
+        best = jnp.full(len(optimizers), jnp.inf, start.dtype)
+        (*_, best_xs), curves = jax.lax.scan(step, (xs, states, best, xs), length=evaluations)
         return curves.T, best_xs
 
-    names = [name for group in groups.values() for name in group]
-    return {name: found for name, *found in zip(names, *jax.device_get(run(start)), strict=True)}
+    found = zip(*jax.device_get(run(start)), strict=True)
+    return dict(zip(optimizers, found, strict=True))
 
 
-def run_optax_lbfgs(loss, start, evaluations):
+def run_optax_lbfgs(optimizer, loss, start, evaluations):
     """Every step of its line search is an evaluation."""
-    optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 
     def step(carry):
@@ -157,3 +131,15 @@ def not_a_number_outside(loss, lower, upper):
         return loss(x) * jnp.where(inside, 1, jnp.nan)
 
     return restricted
+
+
+def scaled_condition(loss, x):
+    """The condition number of the Hessian, with every variable scaled to a curvature of 1."""
+    hessian = np.asarray(jax.jit(jax.hessian(loss))(x), float)
+    scale = np.sqrt(np.abs(np.diag(hessian)))
+    with np.errstate(all="ignore"):
+        hessian = hessian / np.outer(scale, scale)
+        if not np.isfinite(hessian).all():
+            return None
+        eigenvalues = np.abs(np.linalg.eigvalsh(hessian))
+        return float(min(1e30, eigenvalues.max() / eigenvalues.min()))

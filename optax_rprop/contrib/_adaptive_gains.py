@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _checks, _hyperparameters
-from optax_rprop._dtypes import by_parts, finite_cast
+from optax_rprop import _hyperparameters
+from optax_rprop._dtypes import by_parts, finite_cast, widen
 
 
 class ScaleByAdaptiveGainsState(NamedTuple):
@@ -69,12 +69,6 @@ def scale_by_adaptive_gains(
       A gradient transformation with a `ScaleByAdaptiveGainsState`, of the parameters' types,
       float32 where they have fewer than 32 bits.
 
-    Raises:
-      TypeError: for a hyperparameter that is not a number (pass a schedule through
-        optax.inject_hyperparams); for parameters or updates that are neither
-        floating-point nor complex.
-      ValueError: for a number out of range; for updates whose tree or shapes differ.
-
     Example:
       >>> import jax.numpy as jnp, optax
       >>> from optax_rprop import contrib
@@ -94,26 +88,12 @@ def scale_by_adaptive_gains(
       Neural Networks 1, 1988 (delta-bar-delta).
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
-    hyperparameters = {
-        "increase": increase,
-        "decrease": decrease,
-        "average_decay": average_decay,
-        "min_gain": min_gain,
-        "max_gain": max_gain,
-    }
-    _checks.check_scalars(hyperparameters, _checks.GAIN_INTERVALS)
-    numbers = tuple(hyperparameters.values())
+    numbers = increase, decrease, average_decay, min_gain, max_gain
 
     def init(params: optax.Params) -> Any:
-        _checks.check_known(hyperparameters, _checks.GAIN_INTERVALS)
-
-        def zeros(path: tuple, parameter: Any) -> jax.Array:
-            _checks.check_parameter(path, parameter)
-            dtype = jnp.result_type(parameter)
-            narrow = jnp.finfo(dtype).bits < 32
-            return jnp.zeros_like(parameter, dtype=jnp.float32 if narrow else dtype)
-
-        averages = jax.tree_util.tree_map_with_path(zeros, params)
+        averages = jax.tree.map(
+            lambda x: jnp.zeros_like(x, dtype=widen(jnp.result_type(x))), params
+        )
         gains = jax.tree.map(lambda zeros: by_parts(lambda part: part + 1, zeros), averages)
         return ScaleByAdaptiveGainsState(gains, averages)
 
@@ -124,74 +104,15 @@ def scale_by_adaptive_gains(
         **extra_args: object,
     ) -> tuple[optax.Updates, Any]:
         del params, extra_args
-        _checks.check_state(state, ScaleByAdaptiveGainsState)
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
-        owns = [_checks.leaves_of(tree, "the state", treedef, "the updates") for tree in state]
-        adapted = []
-        for (path, leaf), *own in zip(leaves, *owns, strict=True):
-            _checks.check_alike(path, "the update", leaf, "the state", own[0])
-            adapted.append(_update_leaf(leaf, *own, numbers))
-        scaled, gains, averages = (
-            treedef.unflatten([leaf[n] for leaf in adapted]) for n in range(3)
+        adapted = jax.tree.map(
+            lambda *leaves: _update_leaf(*leaves, numbers), updates, state.gains, state.averages
+        )
+        scaled, gains, averages = jax.tree.transpose(
+            jax.tree.structure(updates), jax.tree.structure((0, 0, 0)), adapted
         )
         return scaled, ScaleByAdaptiveGainsState(gains, averages)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def rmsprop_with_gains(
-    learning_rate: optax.ScalarOrSchedule,
-    decay: jax.typing.ArrayLike = 0.9,
-    eps: jax.typing.ArrayLike = 1e-8,
-    increase: jax.typing.ArrayLike = 0.05,
-    decrease: jax.typing.ArrayLike = 0.8,
-    average_decay: jax.typing.ArrayLike = 0.9,
-    min_gain: jax.typing.ArrayLike = 0.1,
-    max_gain: jax.typing.ArrayLike = 10.0,
-) -> optax.GradientTransformationExtraArgs:
-    """RMSprop with an adaptive gain for every weight: for mini-batches.
-
-    `optax.rmsprop`, whose updates `scale_by_adaptive_gains` scales. With `min_gain` and
-    `max_gain` at 1 it is `optax.rmsprop` to the bit.
-
-    Args:
-      learning_rate: a number or a schedule, as for `optax.rmsprop`; the best is often about
-        twice as large.
-      decay: how much the average of squared gradients keeps in a step (default 0.9).
-      eps: added to that average, under the root (default 1e-8).
-      increase: added to a gain (default 0.05). For this and the next four, see
-        `scale_by_adaptive_gains`.
-      decrease: shrinks a gain (default 0.8).
-      average_decay: how much the average of updates keeps in a step (default 0.9).
-      min_gain: the smallest gain (default 0.1).
-      max_gain: the largest gain (default 10).
-
-    Returns:
-      A gradient transformation whose updates are to be added to the parameters. A gradient
-      that is NaN or infinite counts as zero. One whose square overflows, above 1.8e19 in
-      float32, stops its weight for good, as in `optax.rmsprop`: clip such gradients.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_rprop import contrib
-      >>> optimizer = contrib.rmsprop_with_gains(0.01)
-      >>> opt_state = optimizer.init(jnp.zeros(2))
-      >>> updates, opt_state = optimizer.update(jnp.array([0.01, -100.0]), opt_state)
-      >>> print(updates.round(4))
-      [-0.0316  0.0316]
-    """
-    rate = {} if callable(learning_rate) else {"learning_rate": learning_rate}
-    _checks.check_scalars({"decay": decay, "eps": eps, **rate}, _checks.GAIN_INTERVALS)
-
-    def finite(updates: Any, _: Any) -> Any:
-        return jax.tree.map(lambda gradient: _where_finite(gradient, 0), updates)
-
-    return optax.chain(
-        optax.stateless(finite),  # one NaN would stay in the average of squares for ever
-        optax.scale_by_rms(decay, eps),
-        scale_by_adaptive_gains(increase, decrease, average_decay, min_gain, max_gain),
-        optax.scale_by_learning_rate(learning_rate),
-    )
 
 
 @jax.jit

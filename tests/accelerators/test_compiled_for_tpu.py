@@ -22,7 +22,7 @@ if installed not in VERSIONS and not os.environ.get("OPTAX_RPROP_REQUIRE_TPU"):
 accelerators.prepare()
 
 SHAPE = (40_000_000,)
-RULES = ("irprop_minus", "rprop_minus", "shark_irprop_minus", "irprop_plus", "rprop_plus")
+RULES = ("irprop_minus", "rprop_minus", "irprop_plus", "rprop_plus")
 BOX = {"lower": -1.0, "upper": 1.0}
 
 
@@ -61,9 +61,9 @@ def test_domain_errors_take_another_pass():
     optimizer = optax_rprop.irprop_minus(0.01, undo_nonfinite=True)
     compiled = accelerators.compile_step(optimizer, SHAPE, accelerators.one("v5e"), "float32")
     figures = accelerators.figures(compiled, SHAPE)
-    assert (figures["fusions"], figures["copies"]) == (3, 1)
-    assert 68 <= figures["bytes"] < 68.01
-    assert 4 <= figures["temporary"] < 4.01
+    assert (figures["fusions"], figures["copies"]) == (2, 0)
+    assert 50 <= figures["bytes"] < 50.01
+    assert figures["temporary"] < 0.01
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -40,14 +40,16 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     arguments = ("--problems", "BEALE", "HS5", "LIARWHD", "--evaluations", 300, "--out", raw)
     single = tmp_path / "float32.jsonl"
     short = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
-    _, table, _, beale, again, added = run(
+    _, table, _, beale, again, added, odd, even = run(
         # The first, as importing sif2jax as a whole would switch to float64.
         (*short, "--dtype", "float32", "--out", single, "--plot", tmp_path / "single.png"),
         (*arguments, "--json", counts, "--plot", tmp_path / "first.png"),
         (*arguments, "--plot", tmp_path / "plot.png"),
         ("--from", counts, "--problems", "BEALE"),
-        ("--from", counts, "--evaluations", 300, "--plot", tmp_path / "again.png"),
-        ("--from", counts, single, "--evaluations", 50, "--plot", tmp_path / "added.png"),
+        ("--from", counts, "--plot", tmp_path / "again.png"),
+        ("--from", counts, single, "--plot", tmp_path / "added.png"),
+        ("--from", counts, "--half", "odd", "--plot", tmp_path / "odd.png"),
+        ("--from", counts, "--half", "even", "--plot", tmp_path / "even.png"),
     )
     assert "more than 2,000 variables (1): LIARWHD" in table
 
@@ -71,6 +73,10 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     assert "float32, 1 problems with bounds" in added
     assert "float64, 1 problems with bounds" in added
 
+    # The first problem has no bounds, the second has.
+    assert ("without bounds" in odd, "with bounds" in odd) == (True, False)
+    assert ("without bounds" in even, "with bounds" in even) == (False, True)
+
     losses = json.loads(single.read_text())["best"]["irprop_minus"]
     assert losses == [float(f"{np.float32(loss):.12g}") for loss in losses]
 
@@ -79,11 +85,10 @@ def test_the_documented_counts_are_those_of_the_code(tmp_path):
     """A row that was run before the code changed would stay as it is, unnoticed."""
     documented, raw = "docs/data/cutest.json.gz", tmp_path / "raw.jsonl"
     problem = ("--problems", "DEVGLA1B")
-    rules = ("rprop_momentum", "RpropMinimiser", "irprop_minus")
+    rules = ("rprop_momentum", "rprop_lbfgs", "irprop_minus")
     told = (*problem, "--out", raw, "--plot", tmp_path / "plot.png", "--optimizers", *rules)
     *_, before, after = run(
         told,
-        (*told, "rprop_momentum, undo_nonfinite", "--domain"),
         ("--from", documented, *problem),
         ("--from", documented, raw, *problem),
     )

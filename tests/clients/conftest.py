@@ -4,8 +4,6 @@ import jax
 import pytest
 
 IGNORED = [
-    # jaxopt says at its import that its users should move on.
-    "ignore:JAXopt is no longer maintained:DeprecationWarning",
     # dynamax imports TensorFlow Probability, which uses what JAX is about to remove.
     "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning",
     "ignore:shape requires ndarray or scalar arguments:DeprecationWarning",

@@ -35,7 +35,7 @@ def test_fit_sgd_reaches_what_em_reaches(flow):
 
 
 def test_errors_name_what_it_does_not_pass(flow):
-    with pytest.raises(ValueError, match=r"value=None.*rprop\(undo_nonfinite=True\)"):
+    with pytest.raises(ValueError, match="value=None"):
         fit(flow, optax_rprop.irprop_plus())
-    with pytest.raises(ValueError, match="params=None"):
+    with pytest.raises(ValueError, match="need params"):
         fit(flow, optax_rprop.rprop(lower=-5.0))

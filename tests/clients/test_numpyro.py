@@ -33,20 +33,13 @@ def fit(data, optimizer, steps=300):
     return result.params, result.losses[-1]
 
 
-@pytest.mark.parametrize(
-    "make", [optax_rprop.rprop, optax_rprop.irprop_plus], ids=["rprop", "irprop_plus"]
-)
-def test_most_probable_weights(data, make):
+def test_most_probable_weights(data):
     """Those of scikit-learn's logistic regression: its L2 penalty is the prior."""
     expected = linear_model.LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(*data)
-    params, loss = fit(data, make())
-    _, loss_of_adam = fit(data, numpyro.optim.Adam(0.001))
-    np.testing.assert_allclose(params["weights_auto_loc"], expected.coef_[0], atol=1e-3)
-    np.testing.assert_allclose(params["bias"], expected.intercept_[0], atol=1e-3)
-    assert loss < loss_of_adam - 30
-
-
-def test_bounds_for_some_parameters(data):
+    for optimizer in (optax_rprop.rprop(), optax_rprop.irprop_plus()):
+        params, _ = fit(data, optimizer)
+        np.testing.assert_allclose(params["weights_auto_loc"], expected.coef_[0], atol=1e-3)
+        np.testing.assert_allclose(params["bias"], expected.intercept_[0], atol=1e-3)
     params, _ = fit(data, optax_rprop.rprop(upper={"weights_auto_loc": 0.0}))
     assert params["weights_auto_loc"].max() == 0
     assert params["bias"] > 0

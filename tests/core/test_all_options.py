@@ -32,7 +32,8 @@ def runs(draw):
     if draw(st.booleans()):
         options["step_dtype"] = draw(st.sampled_from(["bfloat16", "float32", "float64"]))
     if draw(st.booleans()):
-        options["lower"] = draw(st.floats(-4, 3))
+        # A CPU takes numbers too small for a full mantissa for zero, and NumPy does not.
+        options["lower"] = draw(st.floats(-4, 3, allow_subnormal=False))
         options["upper"] = options["lower"] + draw(st.floats(0.1, 4))
     options["undo_nonfinite"] = draw(st.booleans())
     return rule, jnp.dtype(dtype), numbers, options, draw(st.integers(0, 2**32 - 1))

@@ -1,14 +1,10 @@
 """Box constraints: a weight is never outside, to the last bit."""
 
-import functools
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.optimize
 
 import optax_rprop
 from helpers import streams
@@ -18,7 +14,6 @@ def run(*arguments):
     return jax.device_get(streams.run(*arguments))
 
 
-WITH_MOMENTUM = (*streams.OPTIMIZERS, "rprop_momentum")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -35,21 +30,11 @@ def boxes(dtype, seed, size):
     return lower, upper, np.clip(starts, lower, upper).astype(dtype)
 
 
-class Path(NamedTuple):
-    """Weights in boxes of their own, and where each step took them."""
-
-    lower: np.ndarray
-    upper: np.ndarray
-    starts: np.ndarray
-    first: np.ndarray
-    gradients: np.ndarray
-    weights: np.ndarray
-    step_sizes: np.ndarray
-
-
-@functools.cache
-def path(rule, dtype):
-    """From first steps of all lengths, for one rule and type; with 64-bit types on."""
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", streams.WITH_MOMENTUM)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_never_outside(rule, dtype):
+    """The sum of every weight and its update, rounded as optax.apply_updates rounds it."""
     with np.errstate(over="ignore", invalid="ignore"):
         lower, upper, starts = boxes(jnp.dtype(dtype), 0, 1200)
     random = np.random.default_rng(0)
@@ -57,23 +42,28 @@ def path(rule, dtype):
     special = rule != "rprop_momentum"
     gradients = streams.gradients(40, starts.size, dtype, (-3, 3), special)
     first = 10.0 ** random.uniform(-6, 9, starts.size)
-    optimizer = getattr(optax_rprop, rule)(
+    optimizer = streams.make(rule)(
         first, max_step_size=2.0**31, lower=jnp.asarray(lower), upper=jnp.asarray(upper)
     )
-    weights, step_sizes, _ = run(
-        optimizer, jnp.asarray(starts), gradients, random.standard_normal(40)
+    weights, step_sizes, _ = jax.device_get(
+        streams.run(optimizer, jnp.asarray(starts), gradients, random.standard_normal(40))
     )
-    return Path(lower, upper, starts, first, gradients, weights, step_sizes)
+    assert ((weights >= lower) & (weights <= upper)).all()
+    assert ((weights == lower) | (weights == upper)).sum() > 1500
+    assert np.isfinite(step_sizes).all()
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rule", WITH_MOMENTUM)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_never_outside(rule, dtype):
-    """The sum of every weight and its update, rounded as optax.apply_updates rounds it."""
-    its = path(rule, dtype)
-    assert ((its.weights >= its.lower) & (its.weights <= its.upper)).all()
-    assert np.isfinite(its.step_sizes).all()
+@pytest.mark.parametrize("side", ["lower", "upper"])
+def test_the_way_back_from_a_domain_error_stays_inside(side):
+    """It is a difference that rounds, from a weight that started on its bound."""
+    starts = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+    optimizer = optax_rprop.rprop(1.0, undo_nonfinite=True, **{side: starts})
+    gradients = np.full((2, 2000), np.nan, np.float32)
+    gradients[0] = -1 if side == "lower" else 1
+    weights, _, _ = jax.device_get(streams.run(optimizer, jnp.asarray(starts), gradients))
+    assert ((weights >= starts) if side == "lower" else (weights <= starts)).all()
+    assert (weights[0] + (starts - weights[0]) != starts).any()
+    np.testing.assert_allclose(weights[1], starts, atol=1e-6)  # of sums up to 4
 
 
 @pytest.mark.usefixtures("x64")
@@ -121,10 +111,10 @@ UNDOING = ("rprop_plus", "irprop_plus")
 @pytest.mark.parametrize("rule", streams.OPTIMIZERS)
 def test_pushed_against_a_bound(rule):
     """A step size never grows there; that of a rule that undoes is the length of the cut step."""
-    optimizer = getattr(optax_rprop, rule)(0.25, lower=0.0)
+    optimizer = streams.make(rule)(0.25, lower=0.0)
     gradients = np.float32([[1.0]] * 100 + [[-1.0]])
     weights, step_sizes, signs = run(optimizer, jnp.ones(1), gradients)
-    plain, _, _ = run(getattr(optax_rprop, rule)(0.25), jnp.ones(1), gradients[:3])
+    plain, _, _ = run(streams.make(rule)(0.25), jnp.ones(1), gradients[:3])
     streams.assert_same_bits(weights[:3], plain)  # by 0.25, 0.3, 0.36: inside
     assert weights[2] > 0
     assert (weights[3:-1] == 0).all()
@@ -133,24 +123,6 @@ def test_pushed_against_a_bound(rule):
     kept = weights[2] if rule in UNDOING else step_sizes[2]
     np.testing.assert_array_equal(step_sizes[3:], np.broadcast_to(kept, (98, 1)))
     assert weights[-1] == kept
-
-
-@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
-@pytest.mark.parametrize(
-    ("given", "target"),
-    [
-        ({"learning_rate": 2.0, "lower": 0.0, "upper": 1.0}, 0.3),
-        ({"lower": 0.001, "upper": 0.01}, 0.004),
-    ],
-    ids=["wide step", "defaults"],
-)
-def test_a_step_wider_than_the_box(rule, given, target):
-    """It goes from bound to bound at most a few times, not for ever."""
-    optimizer = getattr(optax_rprop, rule)(**given)
-    start = jnp.float32((given["lower"] + given["upper"]) / 2)
-    end, _ = minimize(optimizer, lambda x: (x - target) ** 2, start, 100)
-    # Within a few of the smallest step size, 1e-6.
-    np.testing.assert_allclose(end, target, atol=5e-6)
 
 
 def minimize(optimizer, loss, params, steps):
@@ -166,7 +138,7 @@ def minimize(optimizer, loss, params, steps):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rule", WITH_MOMENTUM)
+@pytest.mark.parametrize("rule", streams.WITH_MOMENTUM)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_reaches_the_minimum_of_any_box(rule, dtype):
     """Inside boxes 1e-6 to 1e6 wide, some with one side, from first steps of all lengths."""
@@ -178,7 +150,7 @@ def test_reaches_the_minimum_of_any_box(rule, dtype):
     target = lower + width * random.uniform(0.05, 0.95, size)
     start = (lower + width * random.random(size)).astype(dtype)
     lower[:200], upper[200:400] = -np.inf, np.inf
-    optimizer = getattr(optax_rprop, rule)(
+    optimizer = streams.make(rule)(
         10 ** random.uniform(-8, 8, size).astype(dtype),
         min_step_size=1e-15,
         max_step_size=2.0**31,
@@ -193,35 +165,12 @@ def test_reaches_the_minimum_of_any_box(rule, dtype):
     assert error.max() < {"float32": 1e-5, "float64": 1e-9}[dtype]
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_step_size_grows_at_a_bound(rule, dtype):
-    """In whatever step a weight is cut, its step size is at most what it was."""
-    lower, upper, starts, first, gradients, weights, step_sizes = path(rule, dtype)
-    before = np.concatenate([first[None].astype(step_sizes.dtype), step_sizes[:-1]])
-    at_bound = (weights == lower) | (weights == upper)
-    assert at_bound.sum() > 1500
-    grew = step_sizes.astype(float) > before.astype(float)
-    came_from = np.concatenate([starts[None], weights[:-1]])
-    with np.errstate(invalid="ignore"):
-        outwards = ((weights == lower) & (gradients > 0)) | ((weights == upper) & (gradients < 0))
-    rested = outwards & (weights == came_from)
-    assert not (grew & rested).any()
-    if rule not in UNDOING:  # whose step size is then the length of the step, 1.2 D at most
-        # Cut short: it moved by less than its step, and not because the sum was rounded.
-        there, here = came_from.astype(float), weights.astype(float)
-        whole = np.minimum(step_sizes.astype(float), float(jnp.finfo(dtype).max))
-        rounding = float(jnp.finfo(dtype).eps) * (np.abs(there) + np.abs(here))
-        assert not (grew & at_bound & (0.98 * whole - np.abs(here - there) > rounding)).any()
-
-
-@pytest.mark.parametrize("rule", [r for r in WITH_MOMENTUM if r not in UNDOING])
+@pytest.mark.parametrize("rule", [r for r in streams.WITH_MOMENTUM if r not in UNDOING])
 def test_off_a_bound_without_delay(rule):
     """After 60 steps against it, 12 the other way move a weight by more than its first step."""
     starts = jnp.array([0.0, 1e-6, 0.005, 0.1])
     gradients = np.repeat(np.float32([[1.0]] * 60 + [[-1.0]] * 12), starts.size, axis=1)
-    weights, _, _ = run(getattr(optax_rprop, rule)(0.01, lower=0.0), starts, gradients)
+    weights, _, _ = run(streams.make(rule)(0.01, lower=0.0), starts, gradients)
     np.testing.assert_array_equal(weights[59], 0)
     np.testing.assert_array_less(0.01, weights[-1])
 
@@ -237,7 +186,7 @@ def test_an_undo_takes_back_the_step(rule, dtype, step_dtype):
     # Multiples of 1/8 below 8: every sum of two has few enough bits for every type.
     # Starts inside, so that no bound stops the way back.
     lower, starts, upper = np.sort(random.integers(-32, 32, (3, size)), axis=0) / 8
-    optimizer = getattr(optax_rprop, rule)(
+    optimizer = streams.make(rule)(
         random.choice([0.25, 0.5, 2.0, 8.0], size), step_dtype=step_dtype, lower=lower, upper=upper
     )
     params, gradient = (x.astype(jnp.dtype(dtype)) for x in (starts, random.choice([-1, 1], size)))
@@ -254,49 +203,13 @@ def test_an_undo_takes_back_the_step(rule, dtype, step_dtype):
     assert (np.abs(there).astype(float) < first)[went].sum() > 80  # cut
 
 
-@pytest.mark.parametrize("rule", WITH_MOMENTUM)
-@pytest.mark.usefixtures("x64")
-def test_finds_the_minimum_that_scipy_finds(rule):
-    """Inside the box, on a face of it and in a corner."""
-    hessian = np.array([[2.0, 0.8], [0.8, 1.0]])
-    lower, upper = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
-    centers = np.array([[0.3, -0.4], [2.0, 0.1], [3.0, 4.0]])
-
-    def loss(x, center):
-        return (x - center) @ hessian @ (x - center) / 2
-
-    optimizer = getattr(optax_rprop, rule)(0.1, min_step_size=1e-14, lower=lower, upper=upper)
-    ends, _ = jax.vmap(
-        lambda center: minimize(optimizer, lambda x: loss(x, center), jnp.zeros(2), 1000)
-    )(centers)
-    for end, center in zip(ends, centers, strict=True):
-        found = scipy.optimize.minimize(
-            loss, np.zeros(2), center, jac=lambda x, center: hessian @ (x - center),
-            method="L-BFGS-B", bounds=list(zip(lower, upper, strict=True)),
-            options={"ftol": 0, "gtol": 1e-12},
-        )  # fmt: skip
-        # L-BFGS-B's own stopping test bounds how closely the two can agree.
-        np.testing.assert_allclose(end, found.x, atol=1e-9)
-        np.testing.assert_array_equal(np.abs(end) == 1, np.abs(found.x) == 1)
-
-
-def test_bounds_are_numbers_arrays_or_prefixes():
-    params = {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}
-    gradients = jax.tree.map(jnp.ones_like, params)
-    lower = {"w": -1.0, "b": jnp.array([-2.0, -jnp.inf])}
-    optimizer = optax_rprop.rprop(10.0, lower=lower, upper=5)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    np.testing.assert_array_equal(updates["w"], np.full((2, 2), -1.0))
-    np.testing.assert_array_equal(updates["b"], [-2.0, -10.0])
-
-
 @pytest.mark.parametrize("rule", streams.OPTIMIZERS)
 @pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
 def test_gradients_of_another_type(rule, dtypes):
     """The sum is rounded to the parameters' type, the step to the gradients'."""
     dtype, gradient_dtype = dtypes
     starts = jnp.linspace(0.5, 1, 300).astype(dtype)
-    optimizer = getattr(optax_rprop, rule)(10.0, lower=0.1, upper=1.1)
+    optimizer = streams.make(rule)(10.0, lower=0.1, upper=1.1)
     gradients = jnp.where(jnp.arange(300) < 150, 1, -1).astype(gradient_dtype)
     updates, _ = optimizer.update(gradients, optimizer.init(starts), starts, value=0.0)
     assert updates.dtype == gradient_dtype
@@ -310,53 +223,31 @@ def test_gradients_of_another_type(rule, dtypes):
     np.testing.assert_allclose(np.asarray(moved, float), ends, atol=rounding)
 
 
-def test_undo_inside_the_box():
-    """Undoing a step rounds too, and stays inside; the step size still shrinks."""
-    upper = np.float32(1) + np.spacing(np.float32(1))
-    optimizer = optax_rprop.rprop_plus(0.1, upper=upper, lower=0.0)
-    starts = jnp.linspace(0.9, upper, 1000, dtype=jnp.float32)
-    gradients = np.repeat(np.float32([[1.0], [-1.0]]), 1000, axis=1)
-    weights, step_sizes, _ = run(optimizer, starts, gradients)
-    assert (weights <= upper).all()
-    assert (step_sizes[1] == np.float32(0.05)).all()
-
-
-def test_a_start_outside_is_an_error_or_moved_inside():
-    optimizer = optax_rprop.rprop(0.1, lower={"w": 0.0}, upper=1.0)
-    with pytest.raises(
-        ValueError, match=r"parameter \['w'\] starts at -0\.5, outside lower=0 and upper=1; .*clip"
-    ):
-        optimizer.init({"w": jnp.array([0.5, -0.5])})
-    with pytest.raises(ValueError, match=r"starts at 2, outside"):
-        optax_rprop.rprop(upper=1.0).init(jnp.array([0.5 + 2j]))
-
-    @jax.jit
-    def traced(params):
-        updates, _ = optimizer.update({"w": jnp.zeros(2)}, optimizer.init(params), params)
-        return optax.apply_updates(params, updates)
-
-    np.testing.assert_array_equal(traced({"w": jnp.array([-0.5, 3.0])})["w"], [0.0, 1.0])
+def test_a_start_outside_is_moved_inside():
+    """By the first step, whatever the gradient; each part of a complex weight for itself."""
+    params = {"w": jnp.array([-0.5, 3.0, 0.5]), "z": jnp.array([0.5 + 2j])}
+    optimizer = optax_rprop.rprop(0.1, lower={"w": 0.0, "z": 0.0}, upper=1.0)
+    for sign in (-1, 0, 1):
+        gradients = jax.tree.map(lambda leaf, sign=sign: sign * jnp.ones_like(leaf), params)
+        updates, state = optimizer.update(gradients, optimizer.init(params), params)
+        moved = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(moved["w"][:2], [0.0, 1.0])
+        assert moved["z"].imag == 1
+        assert (optax_rprop.step_sizes(state)["w"] == np.float32(0.1)).all()
 
 
 def test_bounds_for_some_parameters_only():
-    """A missing key, None or an empty prefix is no bound; a typing error is none of these."""
+    """Numbers, arrays and prefixes; a missing key, None or an empty prefix is no bound."""
     params = {"w": jnp.zeros(3), "b": jnp.zeros(2), "layer": {"c": jnp.zeros(())}}
     gradients = jax.tree.map(jnp.ones_like, params)
-    for lower in ({"w": -1.0}, {"w": -1.0, "b": None}, {"w": -1.0, "layer": {}}):
-        optimizer = optax_rprop.rprop(10.0, lower=lower, upper={"b": 0.0})
+    for lower in (
+        {"w": -1},
+        {"w": -1.0, "b": None},
+        {"w": jnp.full(3, -1.0), "layer": {}},
+        {"w": -1.0, "b": jnp.array([-jnp.inf, -jnp.inf])},
+    ):
+        optimizer = optax_rprop.rprop(10.0, lower=lower, upper={"b": 0})
         updates, _ = optimizer.update(gradients, optimizer.init(params), params)
         np.testing.assert_array_equal(updates["w"], [-1.0] * 3)
         np.testing.assert_array_equal(updates["b"], [-10.0] * 2)
         assert updates["layer"]["c"] == -10.0
-    with pytest.raises(ValueError, match=r"lower\['wieght'\] belongs to no parameter"):
-        optax_rprop.rprop(lower={"wieght": 0.0}).init(params)
-
-
-def test_bounds_that_do_not_fit():
-    params = {"w": jnp.zeros(3), "b": jnp.zeros(2)}
-    with pytest.raises(
-        ValueError, match=r"upper\['w'\] has shape \(2,\), which does not broadcast"
-    ):
-        optax_rprop.rprop(upper={"w": np.ones(2), "b": 1.0}).init(params)
-    with pytest.raises(ValueError, match=r"lower\['w'\]=1 is above upper\['w'\]=0"):
-        optax_rprop.rprop(lower={"w": 1.0, "b": 0.0}, upper=0.0).init(params)

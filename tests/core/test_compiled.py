@@ -28,7 +28,7 @@ BOX = {"lower": -1.0, "upper": 1.0}
 
 def compiled_step(name, dtype, leaves=1, **options):
     """A donated step of so many leaves, compiled, and the bytes of its state."""
-    optimizer = getattr(optax_rprop, name)(0.01, **options)
+    optimizer = streams.make(name)(0.01, **options)
 
     def step(params, state, gradients, value):
         updates, state = optimizer.update(gradients, state, params, value=value)
@@ -36,8 +36,7 @@ def compiled_step(name, dtype, leaves=1, **options):
 
     params = [jnp.zeros(WEIGHTS, dtype) for _ in range(leaves)]
     state = optimizer.init(params)
-    along = state[0].along
-    kept = state[0].packed, along and along.average
+    kept = state[0].packed, state[0].average
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(kept))
     jitted = jax.jit(step, donate_argnums=(0, 1))
     return jitted.lower(params, state, params, jnp.zeros(())).compile(), state_bytes
@@ -100,11 +99,11 @@ def test_no_memory_is_needed_beside_the_arguments(name, leaves):
 @pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_a_leaf_is_traced_once_for_each_shape(name):
     """Three hundred leaves alike are one function, called three hundred times."""
-    optimizer = getattr(optax_rprop, name)(0.01)
+    optimizer = streams.make(name)(0.01)
     params = {f"{i}": jnp.zeros(7 if i % 2 else 5) for i in range(300)}
     state = optimizer.init(params)
     text = jax.jit(optimizer.update).lower(params, state, value=0.0).as_text()
-    for function in ["_update_leaf"] + ["_slope"] * (name == "rprop_momentum"):
+    for function in ["_move"] + ["_slope"] * (name == "rprop_momentum"):
         assert len(re.findall(rf"func\.func private @{function}", text)) == 2
         assert len(re.findall(rf"call @{function}", text)) == 300
 
@@ -112,9 +111,38 @@ def test_a_leaf_is_traced_once_for_each_shape(name):
 @pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_nothing_is_computed_in_bfloat16(name):
     """A CPU has no such arithmetic: it would convert before and after every operation."""
-    optimizer = getattr(optax_rprop, name)(0.01, step_dtype="bfloat16")
+    optimizer = streams.make(name)(0.01, step_dtype="bfloat16")
     params = jnp.zeros(3)
     text = jax.jit(optimizer.update).lower(params, optimizer.init(params), value=0.0).as_text()
     products = re.findall(r"stablehlo\.multiply .*: tensor<3x(\w+)>", text)
     assert products
     assert set(products) == {"f32"}
+
+
+def test_lbfgs_writes_its_pairs_where_they_are():
+    """A pair takes a row of the ring that the step before wrote; no copy is made of a ring."""
+    optimizer = optax_rprop.rprop_lbfgs()
+
+    def step(params, state, gradients):
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jnp.zeros(WEIGHTS)
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    compiled = jitted.lower(params, optimizer.init(params), params).compile()
+    assert f"f32[10,{WEIGHTS}]" in compiled.as_text()
+    assert not re.search(rf"= f32\[10,{WEIGHTS}\]\S* copy\(", compiled.as_text())
+    # As much as seven arrays of the size of a weight, where a ring has ten.
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 7.1 * WEIGHTS
+
+
+def test_lbfgs_sums_over_devices_at_once():
+    """Three maxima and two sums: what a sum needs of another keeps them apart."""
+    devices = jax.sharding.Mesh(jax.devices("cpu")[:2], "rows")
+    rows = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("rows"))
+    params, optimizer = jax.device_put(jnp.zeros(WEIGHTS), rows), optax_rprop.rprop_lbfgs()
+    text = jax.jit(optimizer.update).lower(params, optimizer.init(params)).compile().as_text()
+    assert len(re.findall(r"all-reduce(?:-start)?\(", text.split("\nENTRY ")[1])) == 5
+    # Only where L-BFGS begins, once more for each pair.
+    assert len(re.findall(r"all-reduce(?:-start)?\(", text)) == 6
+    assert not re.search(r"(?:all-gather|all-to-all|collective-permute)(?:-start)?\(", text)

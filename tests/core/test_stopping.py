@@ -11,53 +11,11 @@ import sklearn.datasets
 import optax_rprop
 from helpers import streams
 
-TOLERANCE = 1e-4
-TARGET = {"w": np.float32([1.0, -30.0]), "b": np.float32(0.3)}
-CURVATURE = {"w": np.float32([1e-3, 1e3]), "b": np.float32(1.0)}
-
-
-def loss(params):
-    terms = jax.tree.map(lambda c, p, t: jnp.sum(c * (p - t) ** 2), CURVATURE, params, TARGET)
-    return sum(jax.tree.leaves(terms))
-
-
-def start(name):
-    params = jax.tree.map(jnp.zeros_like, TARGET)
-    optimizer = getattr(optax_rprop, name)(0.1)
-    return optimizer, params, optimizer.init(params)
-
-
-def step(optimizer, params, state):
-    value, gradient = jax.value_and_grad(loss)(params)
-    updates, state = optimizer.update(gradient, state, params, value=value)
-    return optax.apply_updates(params, updates), state, updates
-
-
-def assert_at_target(params):
-    # A weight whose sign kept changing down to a step size d is within a few d of its minimum.
-    for leaf, target in zip(jax.tree.leaves(params), jax.tree.leaves(TARGET), strict=True):
-        np.testing.assert_allclose(leaf, target, atol=10 * TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize("name", streams.OPTIMIZERS)
-def test_in_a_while_loop(name):
-    optimizer, params, state = start(name)
-    params, state = jax.jit(
-        lambda carry: jax.lax.while_loop(
-            lambda carry: ~optax_rprop.converged(carry[1], TOLERANCE),
-            lambda carry: step(optimizer, *carry)[:2],
-            carry,
-        )
-    )((params, state))
-    assert_at_target(params)
-    sizes = optax_rprop.step_sizes(state)
-    assert all((leaf <= TOLERANCE).all() for leaf in jax.tree.leaves(sizes))
-
 
 @pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
 def test_a_zero_update_is_no_convergence(name):
     """When every weight reverses at once the update is zero, far from the minimum."""
-    optimizer = getattr(optax_rprop, name)(1.0)
+    optimizer = streams.make(name)(1.0)
     params = jnp.float32(0.0)
     state = optimizer.init(params)
     zeros = 0
@@ -66,7 +24,7 @@ def test_a_zero_update_is_no_convergence(name):
         updates, state = optimizer.update(gradient, state, params, value=value)
         params = optax.apply_updates(params, updates)
         zeros += bool(updates == 0)
-        assert not optax_rprop.converged(state, TOLERANCE)
+        assert not optax_rprop.converged(state, 1e-4)
     assert zeros
     assert abs(params - 0.7) > 0.1
 
@@ -88,29 +46,6 @@ def test_every_leaf_counts():
     assert optax_rprop.converged(make({}, {}), 1.0)
 
 
-@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), jnp.inf, jnp.array([1.0, 0.0])])
-def test_refuses(tolerance):
-    state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(
-        ValueError, match=r"tolerance=.* must be a finite number above 0: the step size"
-    ):
-        optax_rprop.converged(state, tolerance)
-
-
-def test_a_tolerance_from_outside_is_read_inside_jit():
-    tolerance = jnp.float32(1e-3)
-    state = optax_rprop.rprop().init(jnp.zeros(2))
-    assert not jax.jit(lambda state: optax_rprop.converged(state, tolerance))(state)
-
-
-def test_arguments_in_the_wrong_order():
-    state = optax_rprop.rprop().init(jnp.zeros(2))
-    with pytest.raises(
-        ValueError, match="found no Rprop state in this float; opt_state, the first arg"
-    ):
-        optax_rprop.converged(1e-5, state)
-
-
 def stop(optimizer, loss, params, tolerance, limit=2000):
     """Where `converged` stops, and after how many steps; `limit` where it never does."""
 
@@ -129,27 +64,6 @@ def stop(optimizer, loss, params, tolerance, limit=2000):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
-def test_pixels_that_are_always_zero(name):
-    """Softmax regression on the digits, with a penalty: 30 of 640 gradients are always 0."""
-    images, labels = sklearn.datasets.load_digits(return_X_y=True)
-    images, labels = jnp.asarray(images[:500] / 16), jnp.asarray(labels[:500])
-    assert (images == 0).all(axis=0).sum() >= 3
-
-    def loss(params):
-        logits = images @ params["w"] + params["b"][None]
-        fit = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        return fit + 1e-3 * jnp.sum(params["w"] ** 2)
-
-    params = {"w": jnp.zeros((64, 10)), "b": jnp.zeros(10)}
-    optimizer = getattr(optax_rprop, name)(min_step_size=1e-9)
-    params, steps = stop(optimizer, loss, params, 1e-6)
-    assert steps < 2000
-    # A strictly convex loss (but for a shift of b) is least where its gradient is zero.
-    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(jax.grad(loss)(params))) < 1e-5
-
-
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
 def test_active_bounds(name):
     """Non-negative least squares on the diabetes data: SciPy's solution, five weights at 0."""
@@ -157,7 +71,7 @@ def test_active_bounds(name):
     target = target - target.mean()
     expected, _ = scipy.optimize.nnls(features, target)
     assert (expected == 0).sum() == 5
-    optimizer = getattr(optax_rprop, name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
+    optimizer = streams.make(name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
     weights, steps = stop(
         optimizer, lambda w: jnp.mean((features @ w - target) ** 2), jnp.ones(10), 1e-6
     )
@@ -186,7 +100,7 @@ def test_several_states(late):
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
 def test_what_is_not_the_solution(name):
     """A NaN is no zero; one idle weight does not speak for others; idleness ends with a slope."""
-    optimizer = getattr(optax_rprop, name)(0.1)
+    optimizer = streams.make(name)(0.1)
     state = optimizer.init(jnp.zeros(2))
     assert not optax_rprop.converged(state, 1e-3)  # nothing is known before the first gradient
     for gradient in ([jnp.nan, jnp.nan], [0.0, 1.0], [0.0, jnp.nan], [jnp.inf, 0.0]):
@@ -203,7 +117,7 @@ def test_what_is_not_the_solution(name):
 
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
 def test_a_reversal_is_not_idle(name):
-    optimizer = getattr(optax_rprop, name)(0.1)
+    optimizer = streams.make(name)(0.1)
     _, state = optimizer.update(jnp.ones(2), optimizer.init(jnp.zeros(2)), value=0.0)
     _, state = optimizer.update(-jnp.ones(2), state, value=0.0)
     assert not optax_rprop.converged(state, 0.049)
@@ -211,26 +125,10 @@ def test_a_reversal_is_not_idle(name):
 
 
 @pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
-def test_a_step_taken_back_to_a_bound_is_not_idle(name):
-    """Where its sum, rounded, would be above the bound that the weight came from."""
-    starts = jnp.linspace(0.001, 0.05, 300)
-    starts = starts[(starts - np.float32(0.1)) + np.float32(0.1) > starts]
-    assert starts.size
-    optimizer = getattr(optax_rprop, name)(0.1, upper=starts)
-    gradients = np.float32([[1.0], [-1.0]]) * np.ones_like(starts)[None]
-    params, state = starts, optimizer.init(starts)
-    for gradient, value in zip(gradients, [0.0, 1.0], strict=True):
-        updates, state = optimizer.update(jnp.asarray(gradient), state, params, value=value)
-        params = optax.apply_updates(params, updates)
-    assert (params <= starts).all()
-    assert not optax_rprop.converged(state, 0.01)
-
-
-@pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_out_of_the_domain_a_zero_gradient_is_not_at_rest(name, value):
     """As where a loss of jnp.where(x < 0, nan, ...) has a derivative of 0."""
-    optimizer = getattr(optax_rprop, name)(0.1, undo_nonfinite=True)
+    optimizer = streams.make(name)(0.1, undo_nonfinite=True)
     params = jnp.zeros(2)
     _, state = optimizer.update(params, optimizer.init(params), params, value=value)
     assert not optax_rprop.converged(state, 1e-3)
@@ -255,18 +153,22 @@ def test_each_parameter_has_its_own_tolerance():
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "error", "message"),
+    ("tolerance", "message"),
     [
-        ("1e-3", TypeError, "tolerance='1e-3' must be a real number or an array"),
-        (None, TypeError, "tolerance=None must be a real number or an array"),
-        ({"a": 1e-3, "b": None}, ValueError, r"tolerance has no value for parameter \['b'\]"),
-        ({"a": 1e-3, "b": "x"}, TypeError, r"tolerance\['b'\]='x' must be a real number"),
-        ({"a": 1e-3, "b": 0.0}, ValueError, r"tolerance\['b'\]=0 must be a finite number above 0"),
-        ({"a": 1.0, "b": 1.0, "c": 1.0}, ValueError, r"tolerance\['c'\] belongs to no parameter"),
-        ({"a": np.ones(3), "b": 1.0}, ValueError, r"tolerance\['a'\] has shape \(3,\), which does"),
+        (-1.0, r"^tolerance=-1.0 must lie in \[0, inf\)"),
+        (np.nan, "^tolerance=nan must lie in"),
+        ({"a": 1.0, "b": np.array([1.0, -1.0])}, r"^tolerance\['b'\]=\[ 1. -1.\] must lie in"),
+        ({"a": 1e-3}, r"^tolerance has no value for parameter \['b'\]"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, r"^tolerance\['c'\] belongs to none of the parameters"),
+        ({"a": np.ones(3), "b": 1.0}, "[Ii]ncompatible"),
     ],
 )
-def test_a_tolerance_that_does_not_fit(tolerance, error, message):
+def test_a_tolerance_that_does_not_fit(tolerance, message):
     state = optax_rprop.rprop().init({"a": jnp.zeros(2), "b": jnp.zeros(())})
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
         optax_rprop.converged(state, tolerance)
+
+
+def test_no_state_at_all():
+    with pytest.raises(ValueError, match=r"^opt_state holds no state of Rprop\.$"):
+        optax_rprop.converged(1e-5, optax_rprop.rprop().init(jnp.zeros(2)))

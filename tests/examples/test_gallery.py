@@ -52,13 +52,3 @@ def test_the_last_block_makes_the_figure(script):
     """The gallery takes a figure as it is at the end of the block that makes it."""
     *_, last = script.read_text().split("# %%\n")
     assert last.count("plt.subplots(") == 1
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_script_is_short(script):
-    assert len(script.read_text().splitlines()) <= 90
-
-
-def test_every_script_is_in_the_table():
-    table = (SCRIPTS[0].parent / "README.md").read_text()
-    assert [script.name for script in SCRIPTS if f"({script.name})" not in table] == []

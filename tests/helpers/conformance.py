@@ -38,7 +38,7 @@ def options_of(make):
     return getattr(make, "keywords", {})
 
 
-PLAIN = [getattr(optax_rprop, name) for name in streams.OPTIMIZERS]
+PLAIN = [streams.make(name) for name in streams.OPTIMIZERS]
 BOX = {"lower": -2.015, "upper": 2.015}
 BOUNDED = [
     with_options("irprop_minus_in_a_box", optax_rprop.irprop_minus, **BOX),

@@ -52,7 +52,7 @@ class Weight:
         self.last_step = value * 0
 
         self.finite_value = self.value
-        self.unshrunk, self.rests = self.step_size * 0, False
+        self.unshrunk, self.rests, self.waits = self.step_size * 0, False, False
 
     def go_back(self, at_fault, rests):
         """Moves the weight to where all was finite; one at fault shrinks and forgets."""
@@ -61,12 +61,15 @@ class Weight:
             self.unshrunk, self.rests = max(self.unshrunk, self.step_size), rests
             self.step_size = max(self.step_size * given.eta_minus, given.min_step_size)
             self.sign = 0
-        self.value = self.value + (self.finite_value - self.value)
+        step = self.finite_value - self.value
+        if not self.lower <= self.value + step <= self.upper:  # by rounding
+            step = self.cut(step)
+        self.value = self.value + step
 
     def go_on(self, rule, gradient, loss_rose):
         """A step of a rule from a point where all is finite."""
         self.finite_value = self.value
-        if self.rests:
+        if self.rests or self.waits:
             self.rests = False
             return
         if float(gradient) * self.sign < 0:
@@ -152,27 +155,45 @@ class Losses:
         return rose
 
 
+def drawn(number):
+    """A number below 256, by a hash."""
+    for _ in range(2):
+        number = (number ^ (number >> 16)) * 0x45D9F3B % 2**32
+    return number >> 24
+
+
 class Domain:
     """Takes all weights back from a point with a domain error, as the documentation says."""
 
     def __init__(self):
-        self.returns = 0
+        self.clock = 0
+
+    def begin_turn(self):
+        self.clock = self.clock // 32 * 32 + 32
+
+    def take_turns(self, weights, moved):
+        """Weights whose step sizes errors made small wait, more often the smaller they are."""
+        if self.clock and any(moved):
+            self.clock += 1
+        elif self.clock:
+            self.begin_turn()
+        for number, weight in enumerate(weights):
+            share = drawn(number + self.clock // 32) / 256 if self.clock else 0
+            kind = np.float64 if weight.step_size.dtype == np.float64 else np.float32
+            needed = kind(weight.unshrunk) * kind(share if share >= 1 / 16 else 0)
+            weight.waits = bool(kind(weight.step_size) < needed)
 
     def takes_back(self, weights, gradients, loss_is_finite):
         """Whether it did; then nothing else happens in that step."""
         moved = [bool(weight.value != weight.finite_value) for weight in weights]
         is_nan = [bool(np.isnan(gradient)) for gradient in gradients]
-        if self.returns:  # the last return was rounded
-            self.returns = self.returns - 1 if any(moved) else 0
-            if any(moved):
-                for weight in weights:
-                    weight.go_back(at_fault=False, rests=False)
-            return any(moved)
         if loss_is_finite and not any(is_nan):
+            self.take_turns(weights, moved)
             return False
-        self.returns = 8
         own = [a and b for a, b in zip(moved, is_nan, strict=True)]
         at_fault = own if any(own) else moved
+        if not any(own):
+            self.begin_turn()
         for weight, *answers in zip(weights, at_fault, is_nan, strict=True):
             weight.go_back(*answers)
         return True
@@ -210,6 +231,8 @@ def run(
     if step_dtype is None:
         step_dtype = np.float32 if values.dtype == np.float16 else values.dtype
     hyperparameters = Hyperparameters.of_type(step_dtype, **given)
+    if undo_nonfinite and values.dtype == np.float16:  # so that no sum becomes infinite
+        lower, upper = max(lower, -65504), min(upper, 65504)
     weights = [Weight(value, hyperparameters, lower, upper) for value in values]
     memory, domain = Losses(loss_dtype), Domain()
     trace = []

@@ -5,13 +5,13 @@ float64, and only then rounded to the types that hold them. Here moves and avera
 to the weights, so that the average leads downhill where the slope is below 0.
 """
 
-import dataclasses
+import math
 
 import numpy as np
 
 from helpers import reference
 
-QUICK_STEPS, QUICK_GROWTH, GROWTH_AT_REST = 12, 2.0, 1.5
+FIRST_PART = 0.1  # of a weight's size, the first step
 FIRST_FACTOR, LEAST_FACTOR, GREATEST_FACTOR = 1 / 16, 2.0**-10, 2.0
 
 
@@ -22,7 +22,6 @@ class Weight(reference.Weight):
         super().__init__(value, hyperparameters, lower, upper)
         self.decay = decay
         self.average = 0.0
-        self.is_quick = False
 
     def update(self, rule, gradient, coefficient):
         """By the rule's step and so much of the average, as far as the box has room."""
@@ -40,9 +39,6 @@ class Weight(reference.Weight):
             move = self.cut(move)
             average = self.limited(self.mean(float(move)))
             self.step_size = min(self.step_size, step_size_before)
-            if self.is_quick and move == 0:
-                largest = self.hyperparameters.max_step_size
-                self.step_size = min(self.step_size * type(largest)(GROWTH_AT_REST), largest)
             if move * self.sign >= 0:  # it rests, or goes where the rule does not
                 self.sign = 0
         self.average = average
@@ -96,6 +92,14 @@ class Factor:
         self.value = max(self.value / 2, LEAST_FACTOR)
 
 
+def first_step_size(weight, weights):
+    """A tenth of its size; of a zero, and of less than a tenth of it, that of the others."""
+    sizes = [abs(float(w)) for w in weights if 0 < abs(float(w)) < np.inf]
+    typical = math.exp(sum(map(math.log, sizes)) / len(sizes)) if sizes else 1.0
+    size = abs(float(weight))
+    return weight.dtype.type(FIRST_PART * (min(max(size, typical), 10 * size) if size else typical))
+
+
 def run(
     values,
     gradients,
@@ -123,7 +127,7 @@ def run(
       upper: the bound above them.
       undo_nonfinite: whether domain errors are taken back.
       momentum: the decay.
-      learning_rate: the first step size; None for the quick start.
+      learning_rate: the first step size; None for a tenth of each weight's size.
       min_step_size: the smallest step size.
       max_step_size: the largest.
       **given: other hyperparameters.
@@ -142,16 +146,11 @@ def run(
         held = value.astype(step_dtype)
         first = learning_rate
         if first is None:
-            first = step_dtype.type(0.001) * abs(held) + step_dtype.type(1e-5)
+            first = np.clip(first_step_size(held, values), *limits.values())
         own = reference.Hyperparameters.of_type(step_dtype, first, **limits, **given)
         return Weight(value, own, lower, upper, float(wide(momentum)))
 
     weights = [weight(value) for value in values]
-    plain = [weight.hyperparameters for weight in weights]
-    quick = [
-        dataclasses.replace(own, eta_plus=max(own.eta_plus, step_dtype.type(QUICK_GROWTH)))
-        for own in plain
-    ]
     factor, domain = Factor(), reference.Domain()
     trace, factors = [], []
     for step in range(len(gradients) if steps is None else steps):
@@ -159,14 +158,9 @@ def run(
             row = gradients(np.array([weight.value for weight in weights]))
         else:
             row = gradients[step]
-        is_quick = learning_rate is None and step < QUICK_STEPS
-        for weight, own in zip(weights, quick if is_quick else plain, strict=True):
-            weight.hyperparameters, weight.is_quick = own, is_quick
         loss = 0.0 if losses is None else losses[step]
-        returning = domain.returns > 0
         if undo_nonfinite and domain.takes_back(weights, row, np.isfinite(loss)):
-            if not returning:
-                factor.halve()
+            factor.halve()
         else:
             coefficient = factor.coefficient(row, [weight.average for weight in weights])
             for weight, gradient in zip(weights, row, strict=True):

@@ -1,5 +1,7 @@
 """Gradient streams, and the optimizers run on them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,19 @@ import optax
 import optax_rprop
 
 OPTIMIZERS = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus", "shark_irprop_minus")
+WITH_MOMENTUM = (*OPTIMIZERS, "rprop_momentum")
+
+
+@functools.wraps(optax_rprop.irprop_minus, assigned=())
+def shark_irprop_minus(*numbers, **given):
+    """The one published rule that has no function of its own."""
+    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus", **given)
+    return optax.chain(steps, optax.scale(-1))
+
+
+def make(name):
+    """The function that makes the optimizer of a rule."""
+    return shark_irprop_minus if name == "shark_irprop_minus" else getattr(optax_rprop, name)
 
 
 def gradients(steps, weights, dtype, exponents=(-36, 36), special=True, seed=0):

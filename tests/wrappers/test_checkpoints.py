@@ -21,8 +21,8 @@ from helpers.conformance import (
 def test_orbax(tmp_path):
     """Saved after fifteen steps and restored, to the same bits."""
     ocp = pytest.importorskip("orbax.checkpoint")
-    kinds = [*KINDS, optax_rprop.contrib.rmsprop_with_gains]
-    halves = {make.__name__: run(make(0.1), None, GRADIENTS[:15], LOSSES[:15]) for make in kinds}
+    kinds = [*KINDS, optax_rprop.contrib.scale_by_adaptive_gains]
+    halves = {make.__name__: run(make(), None, GRADIENTS[:15], LOSSES[:15]) for make in kinds}
     checkpointer = ocp.StandardCheckpointer()
     checkpointer.save(tmp_path / "halves", halves)
     checkpointer.wait_until_finished()

@@ -1,6 +1,8 @@
 """Inside every Optax wrapper, each optimizer follows the papers and its state can be read."""
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +28,8 @@ from helpers.conformance import (
     changed_run,
     every_kind,
     every_kind_but,
-    every_kind_without_loss,
     flat,
+    of_weight_alone,
     on_even_steps,
     plain_run,
     run,
@@ -38,37 +40,82 @@ from helpers.conformance import (
 loose_types = functools.partial(jax.numpy_dtype_promotion, "standard")
 
 
-@every_kind
-def test_chain(make):
-    """Clipping keeps the signs, and with them every step but for that along an average."""
-    clipped = optax.chain(optax.clip_by_global_norm(1.0), make())
-    # One NaN makes the norm NaN, and all gradients.
-    assert_follows_papers(make, *run(clipped, gradients=FINITE), FINITE)
-    named = optax.named_chain(("clip", optax.clip(0.1)), ("rprop", make()))
-    assert_follows_papers(make, *run(named), np.clip(GRADIENTS, -0.1, 0.1))
+class Row(NamedTuple):
+    """A wrapper, what it is given, and what of that the optimizer inside it should see."""
+
+    wrap: Callable
+    gradients: np.ndarray = GRADIENTS
+    losses: np.ndarray = LOSSES
+    sees: np.ndarray = GRADIENTS
+    sees_losses: np.ndarray = LOSSES
+    numbers: dict = {}  # noqa: RUF012
+
+
+def inject(make, **numbers):
+    return optax.inject_hyperparams(make)(**numbers)
+
+
+def on_even_steps_alone(make):
+    """On the other steps it hands the gradient on; the mask behind it drops that."""
+    mask = optax.conditionally_mask(optax.identity(), on_even_steps)
+    return optax.chain(optax.conditionally_transform(make(), on_even_steps), mask)
+
+
+INJECTED = {"learning_rate": 0.1, "eta_minus": 0.3, "max_step_size": 0.2}
+DECAY = optax.exponential_decay(0.01, 1, 0.1)
+# A NaN never leaves the sum of a pair of micro-batches; the second one's call gets the mean loss.
+HALVES = np.repeat(FINITE, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
+IGNORED_THEN_MEAN = np.stack([LOSSES[::-1], LOSSES], axis=1).ravel()
+NO_NAN = np.isfinite(GRADIENTS).all(axis=1)
+ROWS = {
+    # Clipping keeps the signs, but one NaN makes the norm NaN, and all gradients.
+    "clip_by_global_norm": Row(
+        lambda make: optax.chain(optax.clip_by_global_norm(1.0), make()), FINITE, sees=FINITE
+    ),
+    "named_chain": Row(
+        lambda make: optax.named_chain(("clip", optax.clip(0.1)), ("rprop", make())),
+        sees=np.clip(GRADIENTS, -0.1, 0.1),
+    ),
+    "inject_hyperparams": Row(inject),
+    "inject_hyperparams, other numbers": Row(
+        lambda make: inject(make, **INJECTED), numbers=INJECTED
+    ),
+    # The first step size alone; injected, a schedule cannot be told from a number.
+    "schedule on learning_rate": Row(
+        lambda make: inject(make, learning_rate=DECAY), numbers={"learning_rate": 0.01}
+    ),
+    "MultiSteps": Row(
+        lambda make: optax.MultiSteps(make(), 2), HALVES, IGNORED_THEN_MEAN, sees=FINITE
+    ),
+    # What README says to do about a NaN: that micro-batch has never been.
+    "MultiSteps, skip_not_finite": Row(
+        lambda make: optax.MultiSteps(make(), 1, should_skip_update_fn=optax.skip_not_finite),
+        sees=GRADIENTS[NO_NAN],
+        sees_losses=LOSSES[NO_NAN],
+    ),
+    "apply_if_finite": Row(
+        lambda make: optax.apply_if_finite(make(), 3),
+        sees=GRADIENTS[NO_NAN],
+        sees_losses=LOSSES[NO_NAN],
+    ),
+    "flatten": Row(lambda make: optax.flatten(make())),
+    "conditionally_transform": Row(
+        on_even_steps_alone, sees=GRADIENTS[::2], sees_losses=LOSSES[::2]
+    ),
+    # Its factor is 1 for as long as it is patient.
+    "reduce_on_plateau": Row(
+        lambda make: optax.chain(make(), contrib.reduce_on_plateau(patience=STEPS + 1))
+    ),
+}
 
 
 @every_kind
-def test_weight_decay(make):
-    """Before Rprop, decay is a penalty's gradient: it turns signs and has no learning rate."""
-    decayed = optax.chain(optax.add_decayed_weights(3.0), make())
-    params, state = run(decayed)
-    optimizer = make()
-    expected, plain_state = tree(VALUES), optimizer.init(tree(VALUES))
-    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
-        gradient = jax.tree.map(lambda g, w: g + 3.0 * w, tree(row), expected)
-        updates, plain_state = optimizer.update(gradient, plain_state, expected, value=loss)
-        expected = optax.apply_updates(expected, updates)
-    assert_same_trees(params, expected, make)
-    assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain_state))
-    assert np.any(flat(params) != flat(plain_run(make)[0]))
-
-
-@every_kind
-def test_inject_hyperparams(make):
-    assert_follows_papers(make, *run(optax.inject_hyperparams(make)()))
-    given = {"learning_rate": 0.1, "eta_minus": 0.3, "max_step_size": 0.2}
-    assert_follows_papers(make, *run(optax.inject_hyperparams(make)(**given)), **given)
+@pytest.mark.parametrize("name", ROWS)
+def test_wrapper(make, name):
+    row = ROWS[name]
+    with loose_types():
+        ran = run(row.wrap(make), gradients=row.gradients, losses=row.losses)
+    assert_follows_papers(make, *ran, row.sees, row.sees_losses, **row.numbers)
 
 
 @every_kind
@@ -77,7 +124,7 @@ def test_schedule(make, name, late):
     """From the step on at which a schedule changes, it is the optimizer with the new value."""
     early = {"eta_plus": 1.2, "max_step_size": 50.0}[name]
     schedule = {name: lambda step: jnp.where(step < 10, early, late)}
-    params, state = run(optax.inject_hyperparams(make)(**schedule))
+    params, state = run(inject(make, **schedule))
     expected, expected_state = changed_run(make, name, late)
     assert_same_trees(params, expected, make)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(expected_state))
@@ -85,87 +132,20 @@ def test_schedule(make, name, late):
 
 
 @every_kind
-def test_schedule_on_learning_rate_does_nothing(make):
-    """It is the first step size alone; injected, a schedule cannot be told from a number."""
-    schedule = optax.exponential_decay(0.01, 1, 0.1)
-    ran = run(optax.inject_hyperparams(make)(schedule))
-    assert_follows_papers(make, *ran, learning_rate=0.01)
-
-
-@every_kind
-def test_masked(make):
-    params, state = run(optax.masked(make(), {"bias": False, "weight": True}))
-    assert_follows_papers(make, params["weight"], state, GRADIENTS[:, 1:], values=VALUES[1:])
+def test_part_of_the_tree(make):
+    for optimizer in of_weight_alone(make()):
+        params, state = run(optimizer)
+        assert_follows_papers(make, params["weight"], state, GRADIENTS[:, 1:], values=VALUES[1:])
 
 
 @every_kind
 def test_partition(make):
-    groups = {"rprop": make(), "frozen": optax.set_to_zero()}
-    # optax.partition, by the name that it has had in all versions.
-    params, state = run(optax.multi_transform(groups, {"bias": "frozen", "weight": "rprop"}))
-    assert_follows_papers(make, params["weight"], state, GRADIENTS[:, 1:], values=VALUES[1:])
-    assert params["bias"] == VALUES[0]
-
-    groups = {"slow": make(0.001), "fast": make(0.1)}
+    rates = {"slow": 0.001, "fast": 0.1}
+    groups = {name: make(rate) for name, rate in rates.items()}
     params, state = run(optax.multi_transform(groups, {"bias": "slow", "weight": "fast"}))
-    with pytest.raises(ValueError, match="found 2 Rprop states"):
-        optax_rprop.step_sizes(state)
     for group, leaf, columns in (("slow", "bias", slice(1)), ("fast", "weight", slice(1, None))):
-        assert_follows_papers(
-            make,
-            params[leaf],
-            state.inner_states[group],
-            GRADIENTS[:, columns],
-            values=VALUES[columns],
-            learning_rate={"slow": 0.001, "fast": 0.1}[group],
-        )
-
-
-@every_kind
-def test_multi_steps(make):
-    """Each pair of micro-batches makes one step; the second one's call gets the mean loss."""
-    # A NaN never leaves its sum again.
-    halves = np.repeat(FINITE, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
-    ignored_then_mean = np.stack([LOSSES[::-1], LOSSES], axis=1).ravel()
-    with loose_types():
-        wrapped = optax.MultiSteps(make(), every_k_schedule=2)
-        params, state = run(wrapped, gradients=halves, losses=ignored_then_mean)
-    assert_follows_papers(make, params, state, FINITE)
-
-
-@every_kind
-def test_multi_steps_that_skips_what_is_not_finite(make):
-    """What README says to do about a NaN: that micro-batch has never been."""
-    finite = np.isfinite(GRADIENTS).all(axis=1)
-    with loose_types():
-        wrapped = optax.MultiSteps(make(), 1, should_skip_update_fn=optax.skip_not_finite)
-        params, state = run(wrapped)
-    assert_follows_papers(make, params, state, GRADIENTS[finite], LOSSES[finite])
-
-
-@every_kind
-def test_apply_if_finite(make):
-    """A step with a gradient that is not finite has never been."""
-    gradients = GRADIENTS.copy()
-    gradients[::5, 0] = np.inf
-    finite = np.isfinite(gradients).all(axis=1)
-    params, state = run(optax.apply_if_finite(make(), 3), gradients=gradients)
-    assert_follows_papers(make, params, state, GRADIENTS[finite], LOSSES[finite])
-
-
-@every_kind
-def test_flatten(make):
-    params, state = run(optax.flatten(make()))
-    assert_follows_papers(make, params, state)
-    assert optax_rprop.step_sizes(state).shape == VALUES.shape
-
-
-@every_kind
-def test_conditionally_transform(make):
-    """On the other steps it hands the gradient on; the mask behind it drops that."""
-    mask = optax.conditionally_mask(optax.identity(), on_even_steps)
-    params, state = run(optax.chain(optax.conditionally_transform(make(), on_even_steps), mask))
-    assert_follows_papers(make, params, state, GRADIENTS[::2], LOSSES[::2])
+        given = params[leaf], state.inner_states[group], GRADIENTS[:, columns]
+        assert_follows_papers(make, *given, values=VALUES[columns], learning_rate=rates[group])
 
 
 @every_kind_but(*BOUNDED, *UNDOING)  # their parameters are the ones given, not z
@@ -173,6 +153,11 @@ def test_schedule_free(make):
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
     assert_follows_papers(make, state.z, state)
+
+
+def assert_same_memory(state, plain):
+    for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
+        assert_same_trees(read(state), read(plain))
 
 
 @every_kind_but(*BOUNDED, *UNDOING)  # it multiplies updates that end at a bound or a point
@@ -184,17 +169,7 @@ def test_mechanize(make):
         pytest.skip("the mechanize of this older Optax keeps the loss to itself")
     with loose_types():
         _, state = run(wrapped, losses=LOSSES if takes_loss else None)
-    _, plain = plain_run(make)
-    assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain))
-    assert_same_trees(optax_rprop.prev_signs(state), optax_rprop.prev_signs(plain))
-
-
-@every_kind
-def test_reduce_on_plateau(make):
-    """The factor that it multiplies updates with is 1 for as long as it is patient."""
-    with loose_types():
-        patient = optax.chain(make(), contrib.reduce_on_plateau(patience=STEPS + 1))
-        assert_follows_papers(make, *run(patient))
+    assert_same_memory(state, plain_run(make)[1])
 
 
 @every_kind_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
@@ -212,23 +187,15 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_kind_but(*TAKE_LOSS, *BOUNDED)  # it moves the parameters itself
-def test_lookahead(make):
+@every_kind_but(*TAKE_LOSS, *BOUNDED)  # lookahead moves the parameters itself
+def test_lookahead_and_sharpness_aware_minimization(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
-        _, state = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
-    _, plain = plain_run(make)
-    assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(plain))
-
-
-@every_kind_without_loss
-def test_sharpness_aware_minimization(make):
-    """Every second gradient, the one at the disturbed point, is Rprop's."""
-    with loose_types():
-        sam = contrib.sam(make(), optax.sgd(0.1), sync_period=2)
-        _, state = run(sam, losses=None)
-    _, plain = run(make(), gradients=GRADIENTS[1::2], losses=LOSSES[1::2])
-    assert_same_trees(optax_rprop.step_sizes(state.opt_state), optax_rprop.step_sizes(plain))
+        _, ahead = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
+        _, sharp = run(contrib.sam(make(), optax.sgd(0.1), sync_period=2), losses=None)
+    assert_same_memory(ahead, plain_run(make)[1])
+    # Every second gradient, the one at the disturbed point, is Rprop's.
+    assert_same_memory(sharp.opt_state, run(make(), gradients=GRADIENTS[1::2], losses=None)[1])
 
 
 @pytest.mark.parametrize(
@@ -251,25 +218,18 @@ def test_wrappers_that_keep_the_loss_to_themselves(wrap, params):
 
 
 @every_kind
-def test_tree_get(make):
-    """The state's names are found, and hide none of those that a wrapper has."""
+def test_tree_get_and_set(make):
+    """The state's names are found, and hide none of those that a wrapper has; a hyperparameter
+    set in the state holds from the next step on."""
     # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
     get = optax.tree_utils.tree_get
-    _, state = run(optax.inject_hyperparams(make)())
+    optimizer = inject(make)
+    params, state = run(optimizer, gradients=GRADIENTS[:10], losses=LOSSES[:10])
     packed = get(state, "packed")
-    assert_same_trees(
-        optax_rprop.ScaleByRpropState(packed).step_sizes, optax_rprop.step_sizes(state)
-    )
+    assert_same_memory(optax_rprop.ScaleByRpropState(packed), state)
     assert get(state, "eta_plus") == np.float32(1.2)
     if make in NEED_LOSS:
-        assert get(state, "prev_value") == LOSSES[-1]
-
-
-@every_kind
-def test_tree_set(make):
-    """A hyperparameter set in the state holds from the next step on."""
-    optimizer = optax.inject_hyperparams(make)()
-    params, state = run(optimizer, gradients=GRADIENTS[:10], losses=LOSSES[:10])
+        assert get(state, "prev_value") == LOSSES[9]
     state = optax.tree_utils.tree_set(state, eta_plus=jnp.float32(2.0))
     params, state = run(optimizer, params, GRADIENTS[10:], LOSSES[10:], state)
     assert_same_trees(params, changed_run(make, "eta_plus", 2.0)[0], make)
@@ -278,18 +238,13 @@ def test_tree_set(make):
 
 @every_kind
 def test_tree_map_params(make):
-    """Every array shaped like the parameters is known as such, and the loss as none."""
+    """Every array shaped like the parameters is known as such, and every scalar as none."""
     optimizer = make()
     state = optimizer.init(tree(VALUES))
     specs = {"bias": "one for the bias", "weight": "one for the weight"}
-    mapped = optax.tree_map_params(
-        optimizer,
-        lambda _, spec: spec,
-        state,
-        specs,
-        transform_non_params=lambda _: "no parameter",
+    inner, _ = optax.tree_map_params(
+        optimizer, lambda _, spec: spec, state, specs, transform_non_params=lambda _: "none"
     )
-    inner, _ = mapped
-    assert inner.packed == specs
-    loss = "no parameter" if make in NEED_LOSS else None
-    assert inner.prev_value == loss
+    for name, part in state[0]._asdict().items():
+        shaped = name in ("packed", "average", "finite_params", "unshrunk")
+        assert getattr(inner, name) == (None if part is None else specs if shaped else "none")

@@ -13,7 +13,6 @@ from helpers.conformance import (
     LOSSES,
     VALUES,
     every_plain_kind,
-    every_plain_optimizer,
     flat,
     of_weight_alone,
     on_two_devices,
@@ -21,19 +20,14 @@ from helpers.conformance import (
     tree,
 )
 
-# Five weights' own numbers, and trees that say the same.
+# Five weights' own numbers.
 NUMBERS = {
     "learning_rate": np.float32([0.02, 0.01, 0.05, 0.1, 0.3]),
     "min_step_size": np.float32([1e-6, 1e-3, 1e-3, 0.01, 0.01]),
     "max_step_size": np.float32([0.5, 0.4, 0.4, 0.4, 0.4]),
     "lower": np.float32([-2.1, -1.05, -0.3, 0.9, 1.6]),
 }
-PREFIXES = {
-    "learning_rate": tree(NUMBERS["learning_rate"]),
-    "min_step_size": {"bias": 1e-6, "weight": np.float32([[1e-3], [0.01]])},
-    "max_step_size": {"bias": 0.5, "weight": 0.4},
-    "lower": tree(NUMBERS["lower"]),
-}
+PREFIXES = {name: tree(numbers) for name, numbers in NUMBERS.items()}
 OF_WEIGHT_ALONE = {name: {"weight": prefix["weight"]} for name, prefix in PREFIXES.items()}
 
 
@@ -55,14 +49,16 @@ def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights
 
 
 @every_plain_kind
-def test_inject_hyperparams(make):
-    assert_each_follows_papers(make, *run(optax.inject_hyperparams(make)(**PREFIXES)))
-
-
-@every_plain_kind
-def test_flatten(make):
-    """It hands on one array of all weights, and so their numbers are one, too."""
-    assert_each_follows_papers(make, *run(optax.flatten(make(**NUMBERS))))
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda make: optax.inject_hyperparams(make)(**PREFIXES),
+        lambda make: optax.flatten(make(**NUMBERS)),  # of one array of all weights
+    ],
+    ids=["inject_hyperparams", "flatten"],
+)
+def test_wrapper(make, wrap):
+    assert_each_follows_papers(make, *run(wrap(make)))
 
 
 @every_plain_kind
@@ -77,34 +73,10 @@ def test_part_of_the_tree(make):
 def test_sharded(make):
     """The numbers sharded like their weights."""
     split = on_two_devices()
-    prefixes = PREFIXES | {
-        name: jax.device_put(tree(NUMBERS[name]), split) for name in ("learning_rate", "lower")
-    }
+    prefixes = {name: jax.device_put(prefix, split) for name, prefix in PREFIXES.items()}
     params, state = run(make(**prefixes), params=jax.device_put(tree(VALUES), split))
     assert optax_rprop.step_sizes(state)["weight"].sharding.is_equivalent_to(split["weight"], 2)
     assert_each_follows_papers(make, params, state)
-
-
-@pytest.mark.usefixtures("x64")
-@every_plain_optimizer
-def test_leaves_of_several_types(make):
-    """One array for leaves of several types, each of which rounds it to its own."""
-    learning_rate, lower = np.array([0.1, 0.3]), -1.01
-    dtypes = ("bfloat16", "float16", "float32", "float64")
-    values = {dtype: jnp.asarray([-1, 1], dtype) for dtype in dtypes}
-    gradients = {dtype: jnp.asarray(GRADIENTS[:, 2:4], dtype) for dtype in dtypes}
-    params, _ = run(make(learning_rate, lower=lower), values, gradients)
-    for dtype in dtypes:
-        for weight in range(2):
-            expected = reference.run(
-                make.__name__,
-                np.asarray(values[dtype])[[weight]],
-                GRADIENTS[:, [2 + weight]],
-                LOSSES,
-                learning_rate=learning_rate[weight],
-                lower=lower,
-            )
-            streams.assert_same_bits(np.asarray(params[dtype])[[weight]], expected[0][-1])
 
 
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray], ids=["numpy", "jax"])

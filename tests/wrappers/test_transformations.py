@@ -17,7 +17,6 @@ from helpers.conformance import (
     VALUES,
     assert_follows_papers,
     every_kind,
-    every_optimizer,
     every_plain_kind,
     run,
     trace_of,
@@ -124,17 +123,3 @@ def test_donation(make):
         params, state = step(*given, tree(row), loss)
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
     assert_follows_papers(make, params, state)
-
-
-@every_optimizer
-def test_abstract_init(make):
-    """Shapes and types without any array: what a checkpoint or a sharding is made for."""
-    optimizer = make()
-    state = optimizer.init(tree(VALUES))
-    shapes = jax.eval_shape(lambda: tree(VALUES))
-    abstract = jax.eval_shape(optimizer.init, shapes)
-    described = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, abstract))
-    assert described[0] == described[1]
-    updates, next_state = jax.eval_shape(optimizer.update, shapes, abstract, shapes, value=1.0)
-    assert jax.tree.map(lambda leaf: leaf.shape, updates) == {"bias": (), "weight": (2, 2)}
-    assert next_state == abstract

@@ -1,0 +1,176 @@
+"""Limited-memory BFGS on lists of real arrays: pairs, a diagonal from them, a direction.
+
+A pair is a move s and the change y of the gradient along it. With S and Y the pairs as columns,
+oldest first, R the upper triangle of S'Y, E its diagonal, and a diagonal matrix D to begin with,
+the inverse Hessian is (Byrd, Nocedal and Schnabel 1994, theorem 2.2)
+
+    H = gamma D + [S, gamma D Y] [ R^-T (E + gamma Y'DY) R^-1   -R^-T ] [     S'     ]
+                                 [           -R^-1                0   ] [ gamma Y' D ]
+
+It is the matrix of the two loops of Liu and Nocedal (1989). But H g needs only inner products, all
+of them at once, small triangular systems, and one sum of arrays (Chen, Wang and Zhou 2014).
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+
+_POWER = 0.75  # of the changes of the gradient in the diagonal
+_LEAST_CURVATURE = 1e-10  # of a pair, as a part of what s'y would be if no term were negative
+
+
+class Pairs(NamedTuple):
+    """A ring of pairs. Its next row is written before it is known whether it counts."""
+
+    moves: list[jax.Array]  # (memory_size, *shape)
+    changes: list[jax.Array]
+    sy: jax.Array  # (memory_size, memory_size): the inner products s_i'y_j
+    ydy: jax.Array  # likewise y_i'D y_j
+    next_row: jax.Array
+    num_pairs: jax.Array  # how many pairs there are, in the rows before
+
+
+def each(function: Any, *lists: list) -> list:
+    """`function` of the first of all, of the second of all, and so on."""
+    return [function(*items) for items in zip(*lists, strict=True)]
+
+
+def write(
+    pairs: Pairs, moves: list[jax.Array], changes: list[jax.Array], diagonal: list[jax.Array]
+) -> Pairs:
+    """Writes a pair into the next row, over the oldest if there is no other room."""
+    row = pairs.next_row
+    s, y = (
+        each(lambda ring, new: ring.at[row].set(new), *both)
+        for both in ((pairs.moves, moves), (pairs.changes, changes))
+    )
+    sy = pairs.sy.at[row].set(inner(y, moves)).at[:, row].set(inner(s, changes))
+    yd = inner(y, each(jnp.multiply, diagonal, changes))
+    ydy = pairs.ydy.at[row].set(yd).at[:, row].set(yd)
+    return Pairs(s, y, sy, ydy, row, jnp.minimum(pairs.num_pairs, len(sy) - 1))
+
+
+def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
+    """A mask of rows: all pairs, and the row just written if it is one."""
+    age = _age(pairs)
+    return jnp.where(age == 0, newest, age <= pairs.num_pairs)
+
+
+def _age(pairs: Pairs) -> jax.Array:
+    """Of each row: 0 for the one just written."""
+    return (pairs.next_row - jnp.arange(len(pairs.sy), dtype=jnp.int32)) % len(pairs.sy)
+
+
+def is_curved(move: list[jax.Array], change: list[jax.Array]) -> jax.Array:
+    """Whether the gradient grew along a move, or along each of some, beyond rounding."""
+    size = total(each(lambda s, y: jnp.sum(abs(s * y)), move, change))
+    return dot(move, change) > _LEAST_CURVATURE * size
+
+
+def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
+    """A diagonal: large for weights that moved far, and whose gradient changed little.
+
+    With a the sum of a weight's abs(s) and b of its abs(y), it is a**1.25 / b**0.75: of the
+    weight's units squared, but for a common factor. With a power of 1 it would be the secant
+    itself. It is 0 for a weight that never moved, or whose gradient never changed.
+    """
+
+    def add(sums: list, rows: tuple) -> tuple[list, None]:
+        count, *arrays = rows
+        return each(lambda x, row: x + count.astype(x.dtype) * abs(row), sums, arrays), None
+
+    rings = [*pairs.moves, *pairs.changes]
+    zeros = each(lambda ring: jnp.zeros_like(ring[0]), rings)
+    sums, _ = lax.scan(add, zeros, (counts, *rings))
+
+    def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
+        known = (a > 0) & (b > 0)
+        return jnp.where(known, a ** (2 - _POWER) / jnp.where(known, b, 1) ** _POWER, 0)
+
+    return each(of_leaf, sums[: len(pairs.moves)], sums[len(pairs.moves) :])
+
+
+def weighted_products(changes: list[jax.Array], diagonal: list[jax.Array]) -> jax.Array:
+    """The matrix Y'DY; row by row, without another array of the size of Y."""
+    return lax.map(lambda y: inner(changes, each(jnp.multiply, diagonal, y)), changes)
+
+
+def among(free: list[jax.Array], pairs: Pairs, counts: jax.Array, diagonal: list) -> Any:
+    """The pairs of free weights alone, and which of them count."""
+    s, y = (
+        each(lambda ring, f: jnp.where(f, ring, 0), rings, free)
+        for rings in (pairs.moves, pairs.changes)
+    )
+    sy, ydy = lax.map(lambda move: inner(y, move), s), weighted_products(y, diagonal)
+    rows = each(lambda s, y: jnp.sum(abs(s * y), tuple(range(1, s.ndim))), s, y)
+    counts &= jnp.diag(sy) > _LEAST_CURVATURE * total(rows)
+    return pairs._replace(moves=s, changes=y, sy=sy, ydy=ydy), counts
+
+
+def direction(
+    pairs: Pairs, counts: jax.Array, diagonal: list[jax.Array], gradient: list[jax.Array]
+) -> tuple[list[jax.Array], jax.Array]:
+    """-H g, and the slope along it, g'(-H g): below 0, but for rounding; NaN if no pair counts."""
+    scaled = each(jnp.multiply, diagonal, gradient)
+    products = inner(pairs.moves, gradient), inner(pairs.changes, scaled), dot(gradient, scaled)
+    p, q, gamma, slope = lax.cond(
+        jnp.any(counts),
+        lambda: _coefficients(pairs, counts, *products),
+        lambda: (*products[:2], products[2], jnp.full_like(products[2], jnp.nan)),
+    )
+
+    def of_leaf(s: jax.Array, y: jax.Array, d: jax.Array, g: jax.Array) -> jax.Array:
+        return -(gamma.astype(g.dtype) * d * (g - _sum_of(p, y)) + _sum_of(q, s))
+
+    return each(of_leaf, pairs.moves, pairs.changes, diagonal, gradient), slope
+
+
+def _coefficients(
+    pairs: Pairs, counts: jax.Array, sg: jax.Array, ydg: jax.Array, gdg: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Of -H g = -(gamma D (g - Y p) + S q): p, q and gamma, and the slope."""
+    oldest_first = (pairs.next_row + 1 + jnp.arange(len(counts), dtype=jnp.int32)) % len(counts)
+    counts = counts[oldest_first]
+    both = counts[:, None] & counts[None]
+    sy, ydy = (jnp.where(both, x[oldest_first][:, oldest_first], 0) for x in (pairs.sy, pairs.ydy))
+    sg, ydg = (jnp.where(counts, x[oldest_first], 0) for x in (sg, ydg))
+    newest = jnp.max(jnp.where(counts, jnp.arange(len(counts)), 0))
+    gamma = sy[newest, newest] / ydy[newest, newest]
+
+    e = jnp.diag(jnp.diag(sy))
+    r = jnp.triu(sy) + jnp.diag((~counts).astype(sy.dtype))
+    p = solve_triangular(r, sg)  # R^-1 S'g
+    q = solve_triangular(r, (e + gamma * ydy) @ p - gamma * ydg, trans="T")
+    slope = -(gamma * (gdg - ydg @ p) + sg @ q)
+    p, q = (jnp.zeros_like(x).at[oldest_first].set(x) for x in (p, q))
+    return p, q, gamma, slope
+
+
+def _sum_of(weights: jax.Array, ring: jax.Array) -> jax.Array:
+    return jnp.tensordot(weights.astype(ring.dtype), ring, 1, precision="highest")
+
+
+def inner(rings: list[jax.Array], others: list[jax.Array]) -> jax.Array:
+    """Inner products of each row with an array."""
+
+    def of_leaf(ring: jax.Array, other: jax.Array) -> jax.Array:
+        # No reshape, which would gather sharded arrays.
+        axes = tuple(range(1, ring.ndim)), tuple(range(other.ndim))
+        return lax.dot_general(ring, other, (axes, ((), ())), precision="highest")
+
+    return total(each(of_leaf, rings, others))
+
+
+def dot(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
+    """The inner product of two lists."""
+    return total(each(lambda a, b: jnp.sum(a * b), first, second))
+
+
+def total(arrays: list[jax.Array]) -> jax.Array:
+    """The sum, in the widest of the types."""
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    return functools.reduce(jnp.add, [x.astype(dtype) for x in arrays])

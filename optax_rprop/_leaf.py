@@ -1,0 +1,76 @@
+"""One leaf of the parameters in one step: what the step reads of it, and what it makes.
+
+A step is a row of layers: the published rule, momentum, the box, domain errors. Each is a
+function `step(leaf, move, ...) -> Move`, which takes the move so far and returns another. What
+it must know of all leaves together, its `reduce` has found before, as scalars.
+"""
+
+from typing import Any, NamedTuple
+
+from optax_rprop import _packing
+
+
+class Hyperparams(NamedTuple):
+    """The papers' five, and a box: as given; of one leaf; in a step, arrays of its shape."""
+
+    learning_rate: Any
+    eta_minus: Any
+    eta_plus: Any
+    min_step_size: Any
+    max_step_size: Any
+    lower: Any = None
+    upper: Any = None
+
+
+class LeafState(NamedTuple):
+    """The first fields of `ScaleByRpropState`, with a number for every weight, of one leaf."""
+
+    memory: Any  # packed; inside a step, a `_packing.Memory`
+    average: Any
+    finite_params: Any
+    unshrunk: Any
+
+
+class Leaf(NamedTuple):
+    """What a step reads."""
+
+    gradient: Any
+    parameter: Any  # None where no option needs it
+    hyperparams: Hyperparams
+    state: LeafState
+    first: Any = 0  # the number of its first weight, among those of all leaves
+    dtype: Any = None  # of the state, to which step sizes and averages are rounded
+
+
+class Move(NamedTuple):
+    """What a step makes: the step, to be subtracted, and the state after it."""
+
+    step: Any
+    state: LeafState
+
+
+class GlobalScalars(NamedTuple):
+    """What all leaves say together; None without its option."""
+
+    loss_rose: Any = False
+    momentum: Any = None  # `_momentum.Along`
+    verdict: Any = None  # `_domain.Verdict`
+
+
+def unpack(state: LeafState) -> LeafState:
+    """For a step, in the type that steps are computed in."""
+    average, unshrunk = (
+        None if array is None else _packing.to_compute_dtype(array)
+        for array in (state.average, state.unshrunk)
+    )
+    return LeafState(_packing.unpack(state.memory), average, state.finite_params, unshrunk)
+
+
+def pack(state: LeafState, old: LeafState) -> LeafState:
+    """After it, in the types of the old state."""
+    packed = _packing.pack(state.memory, old.memory.dtype)
+    rest = (
+        None if array is None else array.astype(before.dtype)
+        for array, before in zip(state[1:], old[1:], strict=True)
+    )
+    return LeafState(packed, *rest)

@@ -1,0 +1,453 @@
+"""L-BFGS from Rprop's own steps, with gradients alone.
+
+1. Rprop with momentum, until each gradient has changed sign once: it finds every weight's
+   scale, and its moves are the first pairs of L-BFGS.
+2. L-BFGS. A weight may move at most `cap` times its usual move, the average of its moves in
+   phase 1: this trust region grows where it held back a move that still leads downhill.
+3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
+   as the move began downhill, or is not finite, back to a part of the same move. After
+   `_TRIES` such gradients the pairs are forgotten, and phase 1 begins again, for longer.
+
+Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
+parameters, a complex one as two. Gradients and changes are scaled by a power of two, chosen at
+the first gradient, so that no loss is too large or too small for sums of products.
+"""
+
+from __future__ import annotations  # help() then shows the names of types, not their unions
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
+from optax_rprop._dtypes import by_parts, finite_cast, like, reals, widen
+from optax_rprop._hyperparameters import PerWeight
+from optax_rprop._lbfgs import Pairs, each
+from optax_rprop._leaf import Hyperparams
+from optax_rprop._state import ScaleByRpropState
+from optax_rprop._transform import beside, scale_by_rprop
+
+# Tried within wide limits on half of the CUTEst problems; none decides much.
+_LEAST_STEPS, _MOST_STEPS = 8, 60  # of Rprop at first
+_STEPS_AGAIN = 20  # of Rprop after a failure, twice as many each time
+_TRIES = 4  # gradients along one move
+_TRIES_BEYOND = 8  # of Rprop
+_STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
+_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e6, 4.0
+_LARGEST_STRETCH = 1e12
+_RECENT = 0.1  # of the average of Rprop's moves
+_AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
+_MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times `distance`
+_MOST_DOUBLINGS = 20
+_FORGET = 0.1  # times the distance before, at each point
+
+
+class ScaleByRpropLbfgsState(NamedTuple):
+    """What Rprop remembers, the last move, and the pairs of L-BFGS.
+
+    Trees are shaped like the parameters and of their types, but float32 for smaller ones.
+
+    Attributes:
+      rprop: the state of Rprop with momentum.
+      gradient: the gradient where the last move began, times `gradient_scale`.
+      move: the last move, or the part of it that was not taken back.
+      moves: the moves of the pairs, in leaves of shape `(memory_size, *shape)`.
+      changes: the changes of the gradient along them, likewise.
+      diagonal: the diagonal that L-BFGS begins with.
+      usual_move: the average size of a weight's moves by Rprop.
+      turned: 1 for a weight whose gradient has changed sign or is 0, else 0.
+      distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
+        tell; 0 for one that a bound holds; infinite while Rprop is at work.
+      sy: the inner products of moves and changes, `(memory_size, memory_size)`.
+      ydy: those of changes and changes, times the diagonal.
+      next_row: an int32 scalar, the row of the next pair.
+      num_pairs: likewise, how many there are.
+      countdown: likewise, of gradients until L-BFGS begins, at the latest; 0 while it is at work.
+      num_failures: likewise, of L-BFGS.
+      num_tries: likewise, of gradients along the last move that were rejected.
+      cap: a scalar of at least float32: the most usual moves that a weight may move.
+      stretch: likewise, the factor of the next move.
+      is_capped: a boolean scalar, whether the last move was held back by `cap`.
+      gradient_scale: as `cap`, a power of two; 0 before the first gradient.
+      uncut: with bounds, the last move as it was before they cut it; else None.
+
+    Example:
+      >>> import jax.numpy as jnp, optax_rprop
+      >>> state = optax_rprop.scale_by_rprop_lbfgs(memory_size=3).init(jnp.ones(2))
+      >>> state.moves.shape, int(state.num_pairs)
+      ((3, 2), 0)
+    """
+
+    rprop: ScaleByRpropState
+    gradient: optax.Params
+    move: optax.Params
+    moves: optax.Params
+    changes: optax.Params
+    diagonal: optax.Params
+    usual_move: optax.Params
+    turned: optax.Params
+    distance: optax.Params
+    sy: jax.Array
+    ydy: jax.Array
+    next_row: jax.Array
+    num_pairs: jax.Array
+    countdown: jax.Array
+    num_failures: jax.Array
+    num_tries: jax.Array
+    cap: jax.Array
+    stretch: jax.Array
+    is_capped: jax.Array
+    gradient_scale: jax.Array
+    uncut: optax.Params | None
+
+
+_TREES = ScaleByRpropLbfgsState._fields[1:9]
+
+
+def scale_by_rprop_lbfgs(
+    memory_size: int = 10, *, lower: PerWeight | None = None, upper: PerWeight | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Turns gradients into the steps of `rprop_lbfgs`, which are to be subtracted.
+
+    Args:
+      memory_size: how many pairs are kept.
+      lower: bounds below the parameters.
+      upper: bounds above the parameters.
+
+    Returns:
+      A gradient transformation with a `ScaleByRpropLbfgsState`. See `rprop_lbfgs`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, optax_rprop
+      >>> optimizer = optax.chain(optax_rprop.scale_by_rprop_lbfgs(), optax.scale(-1))
+      >>> opt_state = optimizer.init(jnp.ones(2))
+      >>> updates, opt_state = optimizer.update(jnp.array([3.0, -3e-9]), opt_state)
+      >>> print(updates)
+      [-0.1  0.1]
+    """
+    if memory_size < 1:
+        raise ValueError(f"{memory_size=} must be at least 1.")
+    first = scale_by_rprop(
+        None, 0.5, 1.2, 0.0, _packing.LARGEST_STEP_SIZE, momentum=0.8, lower=lower, upper=upper
+    )
+    in_a_box = lower is not None or upper is not None
+    box_alone = Hyperparams(None, None, None, None, None, lower, upper)
+
+    def init(params: optax.Params) -> Any:
+        def full(number: float, *rows: int) -> Any:
+            def leaf(parameter: Any) -> jax.Array:
+                dtype = widen(jnp.result_type(parameter))
+                row = jnp.full_like(parameter, number, dtype=dtype)
+                # A sum, so that rows have the sharding of the parameter.
+                return jnp.zeros((*rows, *[1] * row.ndim), dtype) + row[None] if rows else row
+
+            return jax.tree.map(leaf, params)
+
+        rprop: Any = first.init(params)
+        rings = full(0, memory_size), full(0, memory_size)
+        far = jax.tree.map(lambda zeros: by_parts(lambda part: part + jnp.inf, zeros), full(0))
+        trees = full(0), full(0), *rings, full(0), full(0), full(0), far
+        counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _MOST_STEPS + 1, 0, 0)]
+        cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in (_CAP, 1, 0))
+        square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
+        scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
+        scalars = [beside(params, x) for x in scalars]
+        uncut = full(0) if in_a_box else None
+        return ScaleByRpropLbfgsState._make((rprop, *trees, *scalars, uncut))
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        value: jax.typing.ArrayLike | None = None,
+        **extra_args: object,
+    ) -> tuple[optax.Updates, Any]:
+        del extra_args
+        _checks.check_state(state, ScaleByRpropLbfgsState, {})
+        rprop_steps, rprop = first.update(updates, state.rprop, params)
+        paths, gradients, treedef = _hyperparameters.flatten(updates)
+        if all(gradient is None for gradient in gradients):
+            return updates, state
+
+        def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
+            both = zip(treedef.flatten_up_to(tree), gradients, strict=True)
+            return [leaf for leaf, gradient in both if gradient is not None]
+
+        def with_rest(leaves: list, tree: Any) -> Any:
+            rest, olds = iter(leaves), treedef.flatten_up_to(tree)
+            both = zip(olds, gradients, strict=True)
+            return treedef.unflatten([o if g is None else next(rest) for o, g in both])
+
+        box = None
+        if in_a_box:
+            given = _hyperparameters.per_leaf(box_alone, paths, gradients)
+            box = [
+                (part, *_hyperparameters.bounds(own, part))
+                for own, parameter in zip(
+                    moving(treedef.unflatten(given)), moving(params), strict=True
+                )
+                for part in reals([parameter])
+            ]
+        names = (*_TREES, "uncut") if in_a_box else _TREES
+        trees = {name: moving(getattr(state, name)) for name in names}
+        steps, new, rprop_acts, times = _step(
+            reals(gradients),
+            reals(moving(rprop_steps)),
+            state._replace(rprop=None, **{name: reals(tree) for name, tree in trees.items()}),
+            box,
+            jnp.asarray(True) if value is None else jnp.isfinite(value),
+        )
+        trees = {
+            name: with_rest(like(getattr(new, name), tree), getattr(state, name))
+            for name, tree in trees.items()
+        }
+        rprop = _next_rprop(state.rprop, rprop, rprop_acts, times, state.distance)
+        return treedef.unflatten(like(steps, gradients)), new._replace(rprop=rprop, **trees)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _Verdict(NamedTuple):
+    """On the last move, by the gradient at its end: scalars."""
+
+    is_rejected: jax.Array
+    gives_up: jax.Array
+    num_tries: jax.Array
+    portion: jax.Array  # of the move, to go back to
+    leads_on: jax.Array  # at the first try, its end still leads downhill
+    is_short: jax.Array  # and nearly as steeply as where it began
+
+
+@jax.jit
+def _step(
+    gradients: list[jax.Array],
+    rprop_steps: list[jax.Array],
+    old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
+    box: list | None,
+    value_is_finite: jax.Array,
+) -> tuple[list[jax.Array], Any, jax.Array, jax.Array]:
+    """The steps, to be subtracted; the state but for Rprop's; and what `_next_rprop` needs."""
+    largest = _reduce(jnp.maximum, [jnp.max(abs(g), initial=0) for g in gradients], old.cap.dtype)
+    is_first = old.gradient_scale == 0
+    # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
+    scale = lax.cond(is_first, lambda: _inverse_power_of_two(largest), lambda: old.gradient_scale)
+    gradient = each(lambda g, m: g.astype(m.dtype) * scale.astype(m.dtype), gradients, old.move)
+    verdict = _judge(gradient, old, value_is_finite & (largest * scale < jnp.inf))
+
+    # Whose turn it is.
+    measures, left = old.countdown > 0, old.countdown - 1
+    turned = each(_turned, gradient, old.gradient, old.turned)
+    if box is not None:  # nor has a weight that a bound holds far to go
+        turned = each(lambda t, m: jnp.where((m == 0) & ~is_first, 1, t), turned, old.move)
+    all_turned = _reduce(jnp.maximum, [jnp.max(1 - t, initial=0) for t in turned], scale.dtype) == 0
+    is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
+    rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
+    lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
+    begins = lbfgs_acts & measures
+
+    # The newest pair, and the direction from all.
+    change = each(jnp.subtract, gradient, old.gradient)
+    pairs = Pairs(old.moves, old.changes, old.sy, old.ydy, old.next_row, old.num_pairs)
+    pairs = _lbfgs.write(pairs, old.move, change, old.diagonal)
+    is_pair = ~verdict.is_rejected & _lbfgs.is_curved(old.move, change)
+    counts = _lbfgs.which_count(pairs, is_pair)
+
+    def fresh() -> tuple:
+        diagonal = _lbfgs.secants(pairs, counts)
+        return diagonal, _lbfgs.weighted_products(pairs.changes, diagonal)
+
+    diagonal, ydy = lax.cond(begins, fresh, lambda: (old.diagonal, pairs.ydy))
+    pairs, free = pairs._replace(ydy=ydy), None
+    if box is None:
+        whole, slope = _lbfgs.direction(pairs, counts, diagonal, gradient)
+    else:
+        free = each(_is_free, gradient, box)
+        downhill = each(lambda g, f: jnp.where(f, g, 0), gradient, free)
+        restricted, which = _lbfgs.among(free, pairs, counts, diagonal)
+        whole, slope = _lbfgs.direction(restricted, which, diagonal, downhill)
+    is_downhill = slope < 0
+    direction = each(
+        lambda d, g, u: jnp.where(is_downhill & jnp.isfinite(d), d, -jnp.sign(g) * u),
+        *(whole, gradient, old.usual_move),
+    )
+    if free is not None:
+        direction = each(lambda d, f: jnp.where(f, d, 0), direction, free)
+
+    # Within the trust region.
+    most = _reduce(jnp.maximum, each(_usual_moves, direction, old.usual_move), scale.dtype)
+    part, cap, stretch, is_capped = lax.cond(
+        lbfgs_acts,
+        lambda: _trust_region(old, verdict, begins, most),
+        lambda: (jnp.zeros_like(old.cap), old.cap, old.stretch, old.is_capped),
+    )
+
+    def move(step: jax.Array, direction: jax.Array, made: jax.Array, uncut: jax.Array) -> jax.Array:
+        portion, forward = (x.astype(made.dtype) for x in (verdict.portion, part))
+        on = jnp.where(rprop_acts, -step.astype(made.dtype), forward * direction)
+        return jnp.where(verdict.is_rejected, portion * uncut - made, on)
+
+    # Back along the path of the whole move in the box: so bounds are met, however short it gets.
+    last_uncut = old.move if box is None else old.uncut
+    moves = each(move, rprop_steps, direction, old.move, last_uncut)
+    steps = each(lambda move, g: finite_cast(-move, g.dtype), moves, gradients)
+    if box is not None:
+        steps = each(lambda step, b: _box.clip_step(b[0], step, *b[1:]).step, steps, box)
+    made = each(lambda step, move: -step.astype(move.dtype), steps, moves)
+
+    def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
+        return jnp.where(verdict.is_rejected, last + move, move)
+
+    def keep(before: list, after: list) -> list:
+        return each(functools.partial(jnp.where, verdict.is_rejected), before, after)
+
+    is_known = lbfgs_acts & is_downhill
+
+    # Near a minimum it shrinks at once, but it forgets only by and by, lest one step mislead.
+    def far(d: jax.Array, before: jax.Array, usual: jax.Array) -> jax.Array:
+        least = _FORGET * jnp.where(before < jnp.inf, before, usual)
+        now = jnp.where(jnp.isfinite(d), abs(d), jnp.inf)
+        return jnp.where(is_known, jnp.maximum(now, least), before)
+
+    distance = each(far, whole, old.distance, old.usual_move)
+    if free is not None:
+        distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
+    again = 1 + _STEPS_AGAIN * 2 ** jnp.minimum(old.num_failures, _MOST_DOUBLINGS)
+    countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
+    new = old._replace(
+        gradient=keep(old.gradient, gradient),
+        move=each(after_last, made, old.move),
+        uncut=None if box is None else each(after_last, moves, old.move),
+        moves=pairs.moves,
+        changes=pairs.changes,
+        sy=pairs.sy,
+        ydy=pairs.ydy,
+        diagonal=diagonal,
+        usual_move=each(
+            lambda u, m: jnp.where(rprop_acts, u + _RECENT * (abs(m) - u), u), old.usual_move, made
+        ),
+        turned=keep(old.turned, turned),
+        distance=each(lambda d: jnp.where(rprop_acts | verdict.gives_up, jnp.inf, d), distance),
+        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % len(pairs.sy),
+        num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
+        countdown=jnp.where(verdict.gives_up, again, countdown),
+        num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
+        num_tries=jnp.where(verdict.gives_up, 0, verdict.num_tries),
+        cap=cap,
+        stretch=stretch,
+        is_capped=is_capped,
+        gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
+    )
+    times = jnp.where(
+        verdict.is_rejected & measures, _AFTER_ERROR, jnp.where(verdict.gives_up, 1.0, 0.0)
+    )
+    return steps, new, rprop_acts, times
+
+
+def _judge(gradient: list[jax.Array], old: Any, finite: jax.Array) -> _Verdict:
+    """A move of Rprop's is rejected only where something is not finite."""
+    measures = old.countdown > 0
+    before, after = (_lbfgs.dot(old.move, g) for g in (old.gradient, gradient))
+
+    def verdict(finite: bool) -> _Verdict:
+        nowhere = ~measures & (before == 0)
+        overshot = ~measures & (after > _STEEP * abs(before))
+        is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
+        num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
+        # Where a weight that is tiny beside its move was at the edge of the domain, rounding may
+        # keep it outside, however small the part. So in the end back beyond the move's start.
+        back = jnp.where(
+            num_tries < _TRIES_BEYOND, 0.1, jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
+        )
+        back = jnp.where(measures & (num_tries < 5 * _TRIES_BEYOND), back, 0.1)
+        secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
+        return _Verdict(
+            is_rejected,
+            is_rejected & ~measures & (nowhere | (num_tries >= _TRIES)),
+            num_tries,
+            secant if finite else back.astype(secant.dtype),
+            ~measures & (old.num_tries == 0) & (after < 0),
+            ~measures & (old.num_tries == 0) & (after < -_STEEP * abs(before)),
+        )
+
+    return lax.cond(finite, lambda: verdict(True), lambda: verdict(False))
+
+
+def _trust_region(
+    old: Any, verdict: _Verdict, begins: jax.Array, most: jax.Array
+) -> tuple[jax.Array, ...]:
+    """After a move that was accepted: the part of the direction to go, cap, stretch, is_capped.
+
+    `most` is how many times its usual move a weight would move at most.
+    """
+    grown = jnp.minimum(_GROWTH * old.cap, _LARGEST_CAP)
+    shrunk = jnp.maximum(old.cap / 2, _CAP / 8)
+    cap = jnp.where(verdict.leads_on & old.is_capped, grown, old.cap)
+    cap = jnp.where(begins, _CAP, jnp.where(old.num_tries > 0, shrunk, cap))
+    # After pairs that mislead, such as those across a wall, all moves would stay short for ever.
+    stretched = jnp.minimum(_GROWTH * old.stretch, _LARGEST_STRETCH)
+    stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
+    room = cap / jnp.where(most > 0, most, 1)
+    return jnp.minimum(stretch, room), cap, stretch, room < stretch
+
+
+def _turned(gradient: jax.Array, before: jax.Array, turned: jax.Array) -> jax.Array:
+    changed = (gradient > 0) & (before < 0) | (gradient < 0) & (before > 0)
+    return jnp.where(changed | (gradient == 0), 1, turned)
+
+
+def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:
+    """Not held by a bound."""
+    parameter, lower, upper = box
+    return ~((parameter <= lower) & (gradient > 0) | (parameter >= upper) & (gradient < 0))
+
+
+def _usual_moves(direction: jax.Array, usual: jax.Array) -> jax.Array:
+    """The most that any weight would move; one that Rprop never moved may move freely."""
+    moves = jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)
+    return jnp.max(moves, initial=0)
+
+
+def _inverse_power_of_two(number: jax.Array) -> jax.Array:
+    """Of about this size; 0 for 0 and what is not finite."""
+    lowest = jnp.finfo(number.dtype).minexp  # below it, powers are rounded to 0
+    exponent = jnp.clip(-jnp.frexp(number)[1], lowest, -lowest)
+    power = jnp.ldexp(jnp.ones_like(number), exponent)
+    return jnp.where((number > 0) & (number < jnp.inf), power, 0)
+
+
+def _reduce(function: Any, scalars: list[jax.Array], dtype: Any) -> jax.Array:
+    return functools.reduce(function, [x.astype(dtype) for x in scalars], jnp.zeros((), dtype))
+
+
+@jax.jit
+def _next_rprop(
+    old: ScaleByRpropState,
+    new: ScaleByRpropState,
+    acts: jax.Array,
+    times: jax.Array,
+    distance: optax.Params,
+) -> ScaleByRpropState:
+    """Rprop's state: the next where it acts, else as it was; `times` 0 forgets nothing.
+
+    Where L-BFGS gives up, Rprop begins again, by steps that do not throw the weights far off a
+    minimum that may be near; and after a point that is not finite by shorter ones: `times`. It
+    forgets signs and average.
+    """
+
+    def forget(packed: jax.Array, distance: jax.Array) -> jax.Array:
+        size = _packing.unpack(packed).step_size
+        near = jnp.where(distance > 0, _MOST_DISTANCES * distance, jnp.inf).astype(size.dtype)
+        size = _packing.clip_to_range(jnp.minimum(size, near) * times.astype(size.dtype))
+        return _packing.pack_initial(size).astype(packed.dtype)
+
+    forgotten = old._replace(
+        packed=jax.tree.map(functools.partial(by_parts, forget), old.packed, distance),
+        average=jax.tree.map(jnp.zeros_like, old.average),
+    )
+    kept = jax.tree.map(functools.partial(jnp.where, times > 0), forgotten, old)
+    return jax.tree.map(functools.partial(jnp.where, acts), new, kept)

@@ -1,0 +1,272 @@
+"""L-BFGS from Rprop's own steps: against a slow reference, at its work, and in boxes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_rprop
+from helpers import lbfgs, reference_lbfgs, streams
+
+MAKE = optax_rprop.rprop_lbfgs
+COUNTS = reference_lbfgs.FIELDS
+
+
+def evaluations(gradients, start, solution, steps, accuracy=1e-5, **options):
+    """How many until all weights are within an accuracy; one more than `steps` for never."""
+    weights = lbfgs.path(MAKE(**options), start, gradients, steps)[0]
+    close = np.max(abs(np.asarray(weights) - solution) / accuracy, 1) <= 1
+    return int(close.argmax()) + 1 if close.any() else steps + 1
+
+
+def rosenbrock(x):
+    """The gradient, in NumPy or JAX."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    valley, zero = x[1:] - x[:-1] ** 2, xp.zeros(1, x.dtype)
+    before = xp.concatenate([-400 * x[:-1] * valley - 2 * (1 - x[:-1]), zero])
+    return before + xp.concatenate([zero, 200 * valley])
+
+
+CURVATURES = np.geomspace(1e-6, 1e6, 13)
+NARROW = lbfgs.rotated(1e4, 6)
+
+
+def quadratic(x):
+    return NARROW @ (x - 1)
+
+
+def kinks(x):
+    xp = np if isinstance(x, np.ndarray) else jnp
+    return xp.sign(x - xp.arange(1.0, 4)) * xp.asarray([1.0, 10, 100])
+
+
+def rotated_kinks(x):
+    xp = np if isinstance(x, np.ndarray) else jnp
+    along, across = xp.sign(x[0] + x[1] - 2), 3 * xp.sign(x[0] - x[1])
+    return xp.stack([along + across, along - across])
+
+
+def barrier(x):
+    xp = np if isinstance(x, np.ndarray) else jnp
+    return xp.where(x > 0, 2 * (x + 1) - 1e-3 / xp.where(x > 0, x, 1), xp.nan)
+
+
+def at_an_edge(x):
+    xp = np if isinstance(x, np.ndarray) else jnp
+    room = x.sum() - 0.1
+    slope = 0.1 / xp.sqrt(xp.where(room > 0, room, 1))
+    return xp.where(room > 0, 2 * (x - xp.asarray([-1.0, 2.0])) + slope, xp.nan)
+
+
+# name: gradients, start, options, and for how many gradients rounding decides nothing: in most
+# of them until the minimum is reached to the last bits.
+PROBLEMS = {
+    "rosenbrock": (rosenbrock, [-1.2, 1.0], {}, 50),
+    "in ten dimensions": (rosenbrock, [-1.2] * 10, {}, 60),
+    "rotated": (quadratic, [0.1, -0.1, 0.6, 0.1, -0.5, 0.4], {}, 40),
+    "scales": (lambda x: 2 * CURVATURES * (x - 3), [0.0] * 13, {}, 80),
+    "kinks": (kinks, [0.0] * 3, {}, 80),
+    "rotated kinks": (rotated_kinks, [0.0, 5.0], {}, 80),
+    "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 40),
+    "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
+    "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
+    "barrier": (barrier, [1.0, 3.0], {}, 80),
+    "at an edge": (at_an_edge, [1.0, 3.0], {}, 80),
+    "one pair": (rosenbrock, [-1.2, 1.0], {"memory_size": 1}, 80),
+    "three pairs": (rosenbrock, [-1.2] * 10, {"memory_size": 3}, 60),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_follows_the_reference(name, x64):
+    """The counts are equal; weights but for rounding, which grows along narrow valleys."""
+    gradients, start, options, steps = PROBLEMS[name]
+    weights, _, (state, _) = lbfgs.path(MAKE(**options), jnp.array(start), gradients, steps)
+    with np.errstate(all="ignore"):
+        expected = reference_lbfgs.run(gradients, np.array(start), steps, **options)
+    for field in COUNTS:
+        np.testing.assert_array_equal(getattr(state, field), expected[field], field)
+    for got, wanted in ((weights, expected["weights"]), (state.distance, expected["distance"])):
+        finite = np.isfinite(wanted)
+        np.testing.assert_array_equal(np.isfinite(got), finite)
+        largest = np.maximum.accumulate(np.max(abs(np.where(finite, wanted, 0)), 1, keepdims=True))
+        error = np.where(finite, abs(got - np.where(finite, wanted, 0)), 0)
+        assert np.all(error <= 1e-8 * largest)
+
+
+def test_the_problems_have_every_kind_of_step(x64):
+    runs = {}
+    for name, (gradients, start, options, steps) in PROBLEMS.items():
+        with np.errstate(all="ignore"):
+            runs[name] = reference_lbfgs.run(gradients, np.array(start), steps, **options)
+    for name in ("kinks", "rotated kinks", "at bounds"):
+        assert runs[name]["num_failures"][-1] > 0
+    for name in ("barrier", "at an edge"):
+        assert runs[name]["num_tries"].max() > 0
+    assert max(run["num_tries"].max() for run in runs.values()) == 3
+    assert min(runs["in ten dimensions"]["countdown"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("gradients", "start", "solution", "most"),
+    [
+        (rosenbrock, [-1.2, 1.0], 1, 60),
+        (rosenbrock, [-1.2] * 10, 1, 90),
+        (lambda x: 2 * CURVATURES * (x - 3), [0.0] * 13, 3, 40),
+        (lambda x: jnp.asarray(lbfgs.rotated(1e4, 20)) @ (x - 1), [0.0] * 20, 1, 600),
+        (kinks, [0.0] * 3, np.arange(1, 4), 250),
+    ],
+    ids=("rosenbrock", "ten dimensions", "thirteen scales", "rotated", "kinks"),
+)
+def test_evaluations(gradients, start, solution, most, x64):
+    assert evaluations(gradients, jnp.array(start), solution, most) <= most
+
+
+# With larger ones, the first steps would be above the largest step size, 2**31.
+@pytest.mark.parametrize("units", [(1e-12,) * 6, (1e9,) * 6, (1e-12, *[1] * 5), (1e9, *[1] * 5)])
+def test_units_of_weights(units, x64):
+    """Within 20%; of one weight within 35%, since the others' first steps depend on its size."""
+    units, start = np.array(units), np.array([0.1, -0.1, 0.6, 0.1, -0.5, 0.4])
+
+    def in_units(x):
+        return quadratic(x / units) / units
+
+    plain = evaluations(quadratic, jnp.asarray(start), 1, 300)
+    other = evaluations(in_units, jnp.asarray(start * units), units, 300, 1e-5 * units)
+    assert abs(other - plain) <= (0.2 if len(set(units)) == 1 else 0.35) * plain
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_the_scale_of_the_loss_is_no_matter(exponent):
+    """To the last bit, if it is a power of two: here 1e-30 and 1e30, in float32."""
+    start = jnp.array([-1.2, 1.0])
+    plain = lbfgs.path(MAKE(), start, rosenbrock, 60)
+    scaled = lbfgs.path(MAKE(), start, lambda x: rosenbrock(x) * 2.0**exponent, 60)
+    streams.assert_same_bits(scaled[0], plain[0])
+    assert np.max(abs(plain[0][-1] - 1)) < 1e-3
+
+
+@pytest.mark.parametrize("box", [{}, {"lower": -1.0, "upper": 2.0}], ids=("free", "box"))
+@pytest.mark.parametrize("exponents", [(-36, 36), (0, 38), (-38, 0)])
+def test_moves_are_finite_whatever_the_sizes_of_gradients(exponents, box):
+    given = [
+        streams.gradients(120, 3, np.float32, exponents, special=False, seed=seed)
+        for seed in range(100)
+    ]
+    run = jax.vmap(lambda rows: lbfgs.path(MAKE(**box), jnp.ones(3), rows)[1])
+    assert np.isfinite(run(np.nan_to_num(given))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_never_outside_the_box(dtype, x64):
+    """With gradients that are NaN at times, so that moves go back; from bounds, too."""
+    random = np.random.default_rng(0)
+    members, steps = 500, 60
+    ends = np.sort(
+        random.normal(0, 10.0 ** random.integers(-3, 2, (members, 1, 4)), (members, 2, 4)), 1
+    )
+    lower, upper = (jnp.asarray(ends[:, part], dtype) for part in (0, 1))
+    start = jnp.where(random.random((members, 4)) < 0.3, lower, (lower / 2 + upper / 2))
+    start = jnp.clip(jnp.where(random.random((members, 4)) < 0.3, upper, start), lower, upper)
+    curved = np.asarray(lbfgs.rotated(100, 4), np.float32)
+    targets = random.normal(0, 3, (members, 4)).astype(np.float32)
+    is_nan = random.random((members, steps)) < 0.1
+
+    def member(lower, upper, start, target, is_nan):
+        optimizer = MAKE(lower=lower, upper=upper)
+
+        def step(carry, is_nan):
+            params, state = carry
+            gradient = jnp.where(is_nan, jnp.nan, curved @ (params.astype(jnp.float32) - target))
+            updates, state = optimizer.update(gradient.astype(dtype), state, params)
+            params = optax.apply_updates(params, updates)
+            return (params, state), (params, state[0].countdown)
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), is_nan)[1]
+
+    weights, countdowns = jax.jit(jax.vmap(member))(lower, upper, start, targets, is_nan)
+    assert np.all((weights >= lower[:, None]) & (weights <= upper[:, None]))
+    assert np.mean(np.asarray(countdowns) == 0) > 0.1  # L-BFGS has been at work
+
+
+def test_bounds_cost_nothing(x64):
+    """Half of the weights on bounds: what is left is as fast as if they were not there."""
+    matrix = np.kron(np.eye(2), lbfgs.rotated(1e3, 5))
+    held = np.repeat([True, False], 5)
+    target = np.where(held, -1.0, 2.0)
+    there = np.where(held, 0.0, 2.0)  # the two halves know nothing of each other
+
+    def gradients(x):
+        return matrix @ (x - target) + jnp.where(held, 1e3, 0)
+
+    start = jnp.full(10, 0.5)
+    among_bounds = evaluations(gradients, start, there, 200, lower=0.0)
+    without = evaluations(lambda x: matrix[5:, 5:] @ (x - 2.0), start[5:], 2.0, 200)
+    assert among_bounds <= 1.2 * without
+
+
+def with_edges(kind, given, x):
+    """A loss with a domain: beyond, it or its gradient is not a number."""
+    bowl = jnp.sum(given["curvatures"] * (x - given["target"]) ** 2)
+    room = given["room"] - given["normals"] @ x
+    if kind == "barrier":
+        return bowl - given["height"] * jnp.sum(jnp.log(room))
+    if kind == "root":
+        return bowl - given["height"] * jnp.sum(jnp.sqrt(room))
+    # A covariance: of the parameters it is the matrix.
+    matrix = jnp.stack([jnp.stack([x[0], x[1]]), jnp.stack([x[1], x[2]])])
+    factor = jnp.linalg.cholesky(matrix)
+    white = jax.scipy.linalg.solve_triangular(factor, given["normals"][:, :2].T, lower=True)
+    return 2 * jnp.sum(jnp.log(jnp.diag(factor))) + jnp.mean(white**2) + (x[3] - 1) ** 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["barrier", "root", "cholesky"])
+def test_domain_errors_trap_nobody(kind, dtype, x64):
+    random, members = np.random.default_rng(0), 100
+    inside = random.standard_normal((members, 4))
+    if kind == "cholesky":
+        inside[:, 0], inside[:, 2] = 10 ** random.uniform(-1, 1, (2, members))
+        inside[:, 1] = random.uniform(-0.9, 0.9, members) * np.sqrt(inside[:, 0] * inside[:, 2])
+    normals = random.standard_normal((members, 3, 4))
+    given = {
+        "curvatures": 10 ** random.uniform(-1, 1, (members, 4)),
+        "target": random.normal(0, 3, (members, 4)),
+        # A lower root has its minimum nearer to an edge than float32 can tell.
+        "height": 10 ** random.uniform(*((0, 1) if kind == "root" else (-1.5, 0)), members),
+        "normals": normals,
+        "room": np.einsum("nij,nj->ni", normals, inside)
+        + 10 ** random.uniform(-2, 1, (members, 3)),
+    }
+    given, inside = jax.tree.map(lambda array: jnp.asarray(array, dtype), (given, inside))
+    optimizer = MAKE()
+
+    def member(given, x):
+        def step(carry, _):
+            x, state = carry
+            value, gradient = jax.value_and_grad(lambda x: with_edges(kind, given, x))(x)
+            extra_args = {"value": value} if kind == "barrier" else {}
+            updates, state = optimizer.update(gradient, state, **extra_args)
+            finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+            return (optax.apply_updates(x, updates), state), (finite, value)
+
+        return jax.lax.scan(step, (x, optimizer.init(x)), None, length=200)[1]
+
+    finite, value = jax.device_get(jax.jit(jax.vmap(member))(given, inside))
+    assert finite[:, 0].all()
+    assert np.mean(~finite.all(1)) > 0.3  # many leave their domain
+    assert finite[:, -30:].any(1).all()
+    assert np.all(np.where(finite, value, np.inf).min(1) < value[:, 0])
+
+
+def test_rounding_traps_nobody_at_an_edge():
+    """The minimum is the edge itself, where a weight gets far smaller than its moves."""
+
+    def gradients(x):
+        slope = jnp.where(x[1] > 0, 0.5 / jnp.sqrt(abs(x[1])), jnp.nan)
+        return jnp.stack([2 * (x[0] - 3), slope])
+
+    weights = np.asarray(lbfgs.path(MAKE(), jnp.array([0.1, 1.0]), gradients, 300)[0])
+    assert np.mean(weights[:, 1] <= 0) > 0.3
+    assert np.any(weights[-40:, 1] > 0)

@@ -1,0 +1,108 @@
+"""The first step sizes without a learning rate: a tenth of each weight's size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import optax_rprop
+from helpers import streams
+
+MAKE = optax_rprop.rprop_momentum
+
+
+def first_sizes(params, **given):
+    return optax_rprop.step_sizes(MAKE(**given).init(params))
+
+
+def by_hand(weights):
+    """In float64: of all weights, each of them a real number."""
+    sizes = np.abs(np.asarray(weights, float))
+    counting = sizes[(sizes > 0) & np.isfinite(sizes)]
+    typical = np.exp(np.log(counting).mean()) if counting.size else 1.0
+    larger = np.where(sizes < typical, np.minimum(typical, 10 * sizes), sizes)
+    part = 0.1 * min(1, (100 / sizes.size) ** (1 / 3))  # many weights move together
+    return part * np.where(sizes == 0, typical, larger)
+
+
+@pytest.mark.parametrize("transform", [lambda init: init, jax.jit], ids=["eager", "jit"])
+def test_formula(transform):
+    """Weights of 1e-7 to 1e5 in leaves of several types and shapes, sharded too; both parts of a
+    complex weight count for themselves, and a zero takes the geometric mean of all."""
+    split = NamedSharding(Mesh(np.array(jax.devices("cpu")[:2]), "rows"), PartitionSpec("rows"))
+    params = {
+        "sharded": jax.device_put(jnp.array([0.0, -200.0]), split),
+        "complex": jnp.array([3 - 4000j, 0j, 1e-5j]),
+        "bfloat16": jnp.array([0, 8], jnp.bfloat16),
+        "float16": jnp.array([1e-7, 60_000], jnp.float16),
+        "number": jnp.float32(1e5),
+        "empty": jnp.zeros((0, 2)),
+    }
+    parts = {name: [np.asarray(x, float)] for name, x in params.items() if name != "complex"}
+    parts["complex"] = [params["complex"].real, params["complex"].imag]
+    together = by_hand(np.concatenate([part.ravel() for own in parts.values() for part in own]))
+    sizes = optax_rprop.step_sizes(transform(MAKE().init)(params))
+    for name, own in parts.items():
+        found = (sizes[name].real, sizes[name].imag) if name == "complex" else (sizes[name],)
+        for got, part in zip(found, own, strict=True):
+            wanted, together = np.split(together, [part.size])
+            # A sum of ten logarithms in float32, and the state's rounding.
+            rtol = 1e-2 if name == "bfloat16" else 2e-6
+            np.testing.assert_allclose(np.ravel(got).astype(float), wanted, rtol=rtol)
+    assert transform is jax.jit or sizes["sharded"].sharding.is_equivalent_to(split, 1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", streams.WITH_MOMENTUM)
+def test_every_rule_has_it(rule):
+    weights = np.array([3.0, 0.0, -1e-3, 1e-8])
+    sizes = optax_rprop.step_sizes(streams.make(rule)(None, min_step_size=0).init(weights))
+    np.testing.assert_allclose(sizes, by_hand(weights), rtol=1e-14)
+
+
+def test_no_unit_matters():
+    """A power of two beside all parameters is one beside all first step sizes, but for the
+    rounding of a logarithm, and to the bit where a weight's own size decides."""
+    weights = jnp.asarray(np.float32(np.random.default_rng(0).standard_normal(90)))
+    weights = weights.at[:5].set(0)
+    plain = first_sizes(weights)
+    own = np.asarray(plain == np.float32(0.1) * jnp.abs(weights))
+    assert 10 < own.sum() < 80
+    for power in (-40, -3, 20):
+        scaled = np.asarray(first_sizes(weights * 2.0**power)) * np.float32(2.0**-power)
+        np.testing.assert_array_equal(scaled[own], plain[own])
+        # exp(x + power log 2) for an x rounded near 40 log 2.
+        np.testing.assert_allclose(scaled, plain, rtol=28 * 2.0**-23)
+
+
+def test_zeros_alone():
+    np.testing.assert_array_equal(first_sizes({"a": jnp.zeros(2)})["a"], np.float32([0.1, 0.1]))
+    assert first_sizes(jnp.zeros((), complex)) == np.complex64(0.1 + 0.1j)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(number):
+    """They do not spoil the others' sizes, and their own is finite."""
+    sizes = np.asarray(first_sizes(jnp.array([number, 2.0, 0.0])))
+    np.testing.assert_allclose(sizes[1:], [0.2, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(sizes[0], 0.2 if np.isnan(number) else 2.0**31, rtol=1e-6)
+
+
+def test_limits():
+    """Between the smallest step size and the largest; each may be a weight's own."""
+    weights = jnp.array([1.0, 1e3, 1e-3])
+    sizes = first_sizes(weights, min_step_size=0.01, max_step_size=50.0)
+    np.testing.assert_allclose(sizes, [0.1, 50.0, 0.01], rtol=1e-6)
+    sizes = first_sizes(weights, max_step_size=np.float32([0.05, 1e3, 1e3]))
+    np.testing.assert_allclose(sizes, [0.05, 100.0, 1e-3], rtol=1e-6)
+
+
+def test_abstract_parameters():
+    """Shapes and types alone: a state of the right kind, as of zeros."""
+    params = {"w": jnp.ones((2, 3)), "z": jnp.ones(1, complex), "h": jnp.ones(2, jnp.float16)}
+    abstract = MAKE().init(jax.eval_shape(lambda: params))
+    concrete = MAKE().init(params)
+    described = (jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (abstract, concrete))
+    assert next(described) == next(described)
+    np.testing.assert_array_equal(optax_rprop.step_sizes(abstract)["w"], np.full((2, 3), 0.1, "f"))

@@ -1,0 +1,192 @@
+"""L-BFGS from Rprop's own steps as documented, on one float64 vector, in NumPy.
+
+The direction is that of the two loops of Liu and Nocedal (1989), the first steps are those of
+`reference_momentum`, and what is to be done next stands in loops, not in counters. Here moves
+are added to the weights.
+"""
+
+import numpy as np
+
+from helpers import reference, reference_momentum
+
+LEAST, MOST, AGAIN = 8, 60, 20  # moves of Rprop
+TRIES, STEEP = 4, 0.9
+CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e6, 4.0
+LARGEST_STRETCH = 1e12
+FIELDS = "countdown", "num_tries", "num_pairs", "num_failures"
+
+
+class Finished(Exception):  # noqa: N818 - it is no error
+    """So many gradients have been taken."""
+
+
+class Rprop:
+    """With momentum: a weight at a time."""
+
+    def __init__(self, x, lower, upper):
+        limits = {"min_step_size": 2.0**-478, "max_step_size": 2.0**31}
+        self.factor = reference_momentum.Factor()
+        self.weights = []
+        for value in x:
+            first = reference_momentum.first_step_size(value, x)
+            own = reference.Hyperparameters.of_type(np.float64, first, **limits)
+            self.weights.append(reference_momentum.Weight(value, own, lower, upper, 0.8))
+
+    def move(self, x, g):
+        coefficient = self.factor.coefficient(g, [weight.average for weight in self.weights])
+        for weight, value in zip(self.weights, x, strict=True):
+            weight.value = value
+        both = zip(self.weights, g, strict=True)
+        return np.array([weight.update("irprop_minus", own, coefficient) for weight, own in both])
+
+    def forget(self, times, distances):
+        """All but the step sizes, which become no longer than 100 distances."""
+        for weight, distance in zip(self.weights, distances, strict=True):
+            size = min(weight.step_size, 100 * distance) if distance > 0 else weight.step_size
+            weight.step_size, weight.sign, weight.average = max(size * times, 2.0**-478), 0, 0.0
+
+    def inside(self, x, path):
+        """The move along a path, cut at the bounds."""
+        move = path.copy()
+        for i, (weight, value) in enumerate(zip(self.weights, x, strict=True)):
+            weight.value = value
+            if not weight.lower <= value + path[i] <= weight.upper:
+                move[i] = weight.cut(path[i])
+        return move
+
+
+def back(tries):
+    """To a part of a move of Rprop's; at last beyond where it began."""
+    return -1 if tries == 8 else 4 if 8 < tries < 40 else 0.1
+
+
+def is_curved(s, y):
+    return s @ y > 1e-10 * (abs(s) @ abs(y))
+
+
+def secants(pairs):
+    a, b = (sum(abs(pair[part]) for pair in pairs) for part in (0, 1))
+    known = (a > 0) & (b > 0)
+    return np.where(known, a**1.25 / np.where(known, b, 1) ** 0.75, 0)
+
+
+def direction(g, pairs, diagonal, free):
+    """Minus the inverse Hessian of free weights times the gradient; None without pairs."""
+    pairs = [(np.where(free, s, 0), np.where(free, y, 0)) for s, y in pairs]
+    pairs = [(s, y) for s, y in pairs if is_curved(s, y)]
+    if not pairs:
+        return None
+    q, alphas = np.where(free, g, 0), []
+    for s, y in reversed(pairs):
+        alphas.append(s @ q / (s @ y))
+        q = q - alphas[-1] * y
+    s, y = pairs[-1]
+    r = (s @ y) / (y @ (diagonal * y)) * diagonal * q
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        r = r + s * (alpha - y @ r / (s @ y))
+    return np.where(free, -r, 0)
+
+
+def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
+    """What there is where each gradient is taken.
+
+    Args:
+      gradient: a function of the weights.
+      x: the weights at the start.
+      evaluations: the number of gradients.
+      lower: the bound below all weights.
+      upper: the bound above them.
+      memory_size: how many pairs are kept.
+
+    Returns:
+      A dictionary of arrays with a row for each gradient: the weights, the distance, and by
+      the names of the state's fields the counts with which they have been reached.
+    """
+    names = "weights", "distance", *FIELDS
+    trace, pairs = [], []
+    rprop, failures = Rprop(x, lower, upper), 0
+    distance = np.full(len(x), np.inf)
+
+    def take(countdown, tries=0):
+        if len(trace) == evaluations:
+            raise Finished
+        trace.append((x + move, distance, countdown, tries, len(pairs), failures))
+        if len(pairs) == memory_size:  # the oldest is written over, whatever comes of it
+            del pairs[0]
+        return np.asarray(gradient(x + move))
+
+    def remember(h):
+        if is_curved(move, h - g):
+            pairs.append((move, h - g))
+
+    countdown, usual, turned = MOST + 1, 0 * x, np.zeros(len(x), bool)
+    move = path = g = 0 * x
+    tries, is_first, in_a_box = 0, True, np.isfinite(lower) or np.isfinite(upper)
+    try:
+        while True:
+            # 1. Rprop, from wherever the last move ends.
+            while True:
+                h = take(countdown, tries)
+                if not np.isfinite(h).all():
+                    tries += 1
+                    rprop.forget(0.25, distance)
+                    path = back(tries) * path
+                    move = rprop.inside(x, path)
+                    continue
+                tries = 0
+                remember(h)
+                turned |= (np.sign(g) * np.sign(h) < 0) | (h == 0)
+                if in_a_box and not is_first:
+                    turned |= move == 0
+                x, g, is_first, countdown = x + move, h, False, countdown - 1
+                early = failures == 0 and turned.all() and countdown <= MOST - LEAST
+                if countdown == 0 or early:
+                    break
+                path = move = rprop.move(x, g)
+                usual = 0.9 * usual + 0.1 * abs(move)
+            # 2. L-BFGS.
+            diagonal = secants(pairs) if pairs else 0 * x
+            cap, stretch, gives_up, known = CAP, 1.0, False, False
+            while not gives_up:
+                free = ~(((x <= lower) & (g > 0)) | ((x >= upper) & (g < 0)))
+                d = direction(g, pairs, diagonal, free)
+                if d is not None and d @ g < 0:
+                    distance = np.maximum(abs(d), 0.1 * (distance if known else usual))
+                    distance, known = np.where(free, distance, 0), True
+                else:
+                    d = np.where(free, -np.sign(g) * usual, 0)
+                most = np.max(np.where(usual > 0, abs(d) / np.where(usual > 0, usual, 1), 0))
+                room = cap / (most if most > 0 else 1)
+                path = min(stretch, room) * d
+                move, tries = rprop.inside(x, path), 0
+                while True:
+                    h = take(0, tries)
+                    before, after, finite = g @ move, h @ move, np.isfinite(h).all()
+                    gives_up = before == 0
+                    if finite and not gives_up and not after > STEEP * abs(before):
+                        break
+                    portion = 0.1
+                    if finite and before < after:
+                        portion = np.clip(before / (before - after), 0.1, 0.5)
+                    path = portion * path
+                    move, tries = rprop.inside(x, path), tries + 1
+                    gives_up |= tries == TRIES
+                    if gives_up:
+                        break
+                if gives_up:
+                    break
+                if room < stretch and tries == 0 and after < 0:
+                    cap = min(GROWTH * cap, LARGEST_CAP)
+                elif tries > 0:
+                    cap = max(cap / 2, LEAST_CAP)
+                is_short = tries == 0 and after < -STEEP * abs(before)
+                stretch = min(GROWTH * stretch, LARGEST_STRETCH) if is_short else 1.0
+                remember(h)
+                x, g = x + move, h
+            # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
+            countdown = 1 + AGAIN * 2**failures
+            pairs.clear()
+            rprop.forget(1.0, distance)
+            tries, failures, distance = 0, failures + 1, np.full(len(x), np.inf)
+    except Finished:
+        return dict(zip(names, map(np.array, zip(*trace, strict=True)), strict=True))

@@ -1,0 +1,106 @@
+"""It ends, in float32 too, and success is true."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+import pytest
+from optimistix import RESULTS
+
+from optax_rprop.optimistix import RpropMinimiser
+
+
+def solve(fn, start, tolerance=1e-5, max_steps=2000, args=None, **bounds):
+    solver = RpropMinimiser(tolerance, tolerance, **bounds)
+    return optimistix.minimise(fn, solver, start, args, max_steps=max_steps, throw=False)
+
+
+def rotated(count, n, condition, dtype):
+    """Matrices, minima and starts."""
+    random = np.random.default_rng(n)
+    rotations = np.linalg.qr(random.normal(size=(count, n, n)))[0]
+    matrices = np.sqrt(np.geomspace(1, condition, n))[:, None] * rotations
+    numbers = matrices, random.normal(size=(count, n)) * 2, random.normal(size=(count, n)) * 2
+    return [jnp.asarray(x, dtype) for x in numbers]
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+@pytest.mark.parametrize("condition", [10, 100, 1e4])
+def test_rotated_quadratics_in_float32(condition, n):
+    """Each ends; up to a condition of 100 in success; none is off by more than the tolerance."""
+    with jax.enable_x64(False):
+        matrices, targets, starts = rotated(8, n, condition, "float32")
+
+        def one(matrix, target, start):
+            def fn(y, args):
+                return jnp.sum((matrix @ (y - target)) ** 2)
+
+            return solve(fn, start, 1e-3)
+
+        solutions = eqx.filter_jit(jax.vmap(one))(matrices, targets, starts)
+        success = np.asarray(solutions.result == RESULTS.successful)
+        ended = success | np.asarray(solutions.result == RESULTS.stagnation)
+        steps = solutions.stats["num_steps"]
+    assert ended.all(), steps
+    assert success.all() or condition > 100, steps
+    error = abs(np.asarray(solutions.value - targets))
+    assert (error <= 1e-3 + 1e-3 * abs(np.asarray(targets)))[success].all(), error
+
+
+def test_few_evaluations():
+    """In float64: a condition of 1e4 in ten dimensions, half of them with quartics."""
+    matrices, targets, starts = rotated(8, 10, 1e4, float)
+    quartics = jnp.array([0.0, 0.1] * 4)
+
+    def one(matrix, target, start, quartic):
+        def fn(y, args):
+            z = matrix @ (y - target)
+            return jnp.sum(z**2 + quartic * z**4)
+
+        return solve(fn, start)
+
+    solutions = eqx.filter_jit(jax.vmap(one))(matrices, targets, starts, quartics)
+    assert (solutions.result == RESULTS.successful).all()
+    steps = np.asarray(solutions.stats["num_steps"])
+    assert np.median(steps) < 120, steps
+    np.testing.assert_allclose(solutions.value, targets, rtol=1e-5, atol=1e-5)
+
+
+def test_a_start_without_a_slope_ends_at_once():
+    start = jnp.array([3.0, -1.0])
+    solution = solve(lambda y, args: jnp.sum((y - start) ** 2), start)
+    assert solution.result == RESULTS.successful
+    assert solution.stats["num_steps"] <= 2
+    np.testing.assert_array_equal(solution.value, start)
+
+
+def test_weights_that_run_away_end_in_stagnation():
+    """The minimum is at infinity, where the loss is flat."""
+
+    def fn(y, args):
+        return 1 + 1 / (1 + y[0] ** 2) + (y[1] - 1) ** 2
+
+    solution = solve(fn, jnp.array([1.0, 0.0]), 1e-3)
+    assert solution.result == RESULTS.stagnation
+    assert solution.stats["num_steps"] < 500
+    assert solution.value[0] > 1e3
+    np.testing.assert_allclose(solution.value[1], 1.0, atol=1e-3)
+
+
+def test_a_tolerance_below_rounding_ends():
+    """With a large constant, float32 losses do not tell the last steps apart."""
+    with jax.enable_x64(False):
+        target = jnp.linspace(1.0, 2.0, 20)
+        root = jnp.asarray(np.random.default_rng(0).normal(size=(20, 20)), "float32")
+        solution = solve(
+            lambda y, args: 1e4 + jnp.sum((root @ (y - target)) ** 2), jnp.zeros(20), 1e-8
+        )
+        steps = int(solution.stats["num_steps"])
+    assert solution.result != RESULTS.nonlinear_max_steps_reached, steps
+
+
+def test_memory_follows_the_number_of_weights():
+    for n, rows in ((1, 10), (12, 24), (100, 50)):
+        solution = solve(lambda y, args: jnp.sum((y - 1) ** 2), jnp.zeros(n))
+        assert solution.state.rprop.sy.shape == (rows, rows)
