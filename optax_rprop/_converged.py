@@ -33,10 +33,13 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
 
     Signs change around a minimum, but also across a narrow valley, far from its end: the
     tolerance is a step size, not an error. In valleys take one 1,000 times smaller than the
-    accuracy that is wanted, or `optax_rprop.optimistix.RpropMinimiser`, which tests for 100
-    steps. With momentum, the move along the average must be as small. A NaN gradient meets none
-    of the three. Do not test for small updates instead: irprop_minus emits zero wherever a sign
-    changed, sooner or later for all weights at once.
+    accuracy that is wanted, or `rprop_lbfgs`. With momentum, the move along the average must
+    be as small. A NaN gradient meets none of the three. Do not test for small updates instead:
+    irprop_minus emits zero wherever a sign changed, sooner or later for all weights at once.
+
+    Of `rprop_lbfgs` the tolerance is an error: while L-BFGS is at work, the whole quasi-Newton
+    step must be within 1/100 of it in every weight, at this point and, less strictly, at those
+    before. While Rprop is at work, the test is as above.
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.

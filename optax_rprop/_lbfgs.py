@@ -66,7 +66,7 @@ def _age(pairs: Pairs) -> jax.Array:
 
 
 def is_curved(move: list[jax.Array], change: list[jax.Array]) -> jax.Array:
-    """Whether the gradient grew along a move, or along each of some, beyond rounding."""
+    """Whether the gradient grew along the move, beyond rounding."""
     size = total(each(lambda s, y: jnp.sum(abs(s * y)), move, change))
     return dot(move, change) > _LEAST_CURVATURE * size
 
