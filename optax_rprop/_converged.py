@@ -86,10 +86,14 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
         ]
         done.append(jnp.all(jnp.array(by_rprop, dtype=bool)))
         if isinstance(state, ScaleByRpropLbfgsState):
-            distance, flatness = distance_left(state, treedef.unflatten(own))
-            near = (distance <= _NEAR) & (flatness <= _FLAT)
+            near = is_near(*distance_left(state, treedef.unflatten(own)))
             done[-1] = jnp.where(jnp.asarray(state.countdown) > 0, done[-1], near)
     return jnp.all(jnp.array(done, dtype=bool))
+
+
+def is_near(distance: jax.Array, flatness: jax.Array) -> jax.Array:
+    """Whether L-BFGS is done, by the two estimates of `distance_left`."""
+    return (distance <= _NEAR) & (flatness <= _FLAT)
 
 
 def _rprop(state: Any) -> ScaleByRpropState:

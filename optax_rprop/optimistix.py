@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from optax_rprop import _checks, _hyperparameters
-from optax_rprop._converged import converged, distance_left
+from optax_rprop._converged import converged, distance_left, is_near
 from optax_rprop._dtypes import widen
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
 
@@ -197,7 +197,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, 0)
         )
         is_at_rest = ~lbfgs_works & converged(rprop.rprop, 0.0)
-        is_done = (lbfgs_works & converged(rprop, tolerances)) | is_at_rest
+        is_done = (lbfgs_works & is_near(distance, flatness)) | is_at_rest
         gains = (f < state.best) | (distance < state.nearest / 2)
         new_state = _State(
             num_steps=state.num_steps + 1,
