@@ -1,6 +1,7 @@
 """What every row runs: the optimizers, one stream of gradients, and the papers' answer to it.
 
-Momentum is no paper's; its answer is that of a reference of its own, but for rounding.
+Momentum and rprop_lbfgs are no paper's; their answers are those of references of their own, but
+for rounding.
 
 The losses rise and fall at random, so that irprop_plus follows the papers only
 where every loss reaches it. Some of them and of the gradients are not finite.
@@ -16,7 +17,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
-from helpers import reference, reference_momentum, streams
+from helpers import reference, reference_lbfgs, reference_momentum, streams
 
 
 def with_options(name, make, **options):
@@ -34,6 +35,10 @@ def has_momentum(make):
     return rule_of(make) == "rprop_momentum"
 
 
+def has_lbfgs(make):
+    return rule_of(make) == "rprop_lbfgs"
+
+
 def options_of(make):
     return getattr(make, "keywords", {})
 
@@ -46,6 +51,10 @@ BOUNDED = [
 ]
 NARROW = with_options("bfloat16_steps", optax_rprop.irprop_minus, step_dtype="bfloat16")
 MOMENTUM = optax_rprop.rprop_momentum
+LBFGS = [
+    optax_rprop.rprop_lbfgs,
+    with_options("rprop_lbfgs_in_a_box", optax_rprop.rprop_lbfgs, **BOX),
+]
 OPTIMIZERS = [
     *PLAIN,
     *BOUNDED,
@@ -70,15 +79,15 @@ def every_kind_but(*others):
 NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
 # What follows the loss: rprop_plus takes it where it may undo what is not finite.
 UNDOING = [make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"]
-TAKE_LOSS = [*NEED_LOSS, *UNDOING]
+TAKE_LOSS = [*NEED_LOSS, *UNDOING, *LBFGS]
 # One of each kind that a wrapper or a loop can tell apart: by whether it needs or takes the loss,
 # whether it reads the parameters, and the state's type. Rules differ in the step of a leaf alone.
-KINDS = [make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])]
+KINDS = [*(make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])), *LBFGS]
 every_optimizer = parametrize(OPTIMIZERS)
 every_plain_optimizer = parametrize(PLAIN)
 every_kind = parametrize(KINDS)
 every_plain_kind = parametrize(PLAIN[:2])
-every_kind_without_loss = every_kind_but(*TAKE_LOSS)
+every_kind_with_numbers = every_kind_but(*LBFGS)
 
 STEPS = 30
 VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
@@ -184,6 +193,14 @@ def trace_of(make, values, gradients, losses=LOSSES, **given):
     given = options_of(make) | given
     if has_momentum(make):
         return reference_momentum.run(values, gradients, **given)[:3]
+    if has_lbfgs(make):
+        # A loss that is not finite is a gradient that is not.
+        rows = iter(np.where(np.isfinite(losses)[:, None], gradients, np.nan))
+        with np.errstate(all="ignore"):
+            trace = reference_lbfgs.run(
+                lambda x: next(rows, x), np.asarray(values, float), len(losses) + 1, **given
+            )
+        return [trace[name][1:] for name in ("weights", "step_sizes", "signs")]
     return reference.run(rule_of(make), values, gradients, losses, **given)
 
 
@@ -200,10 +217,13 @@ def assert_equals(make, found, expected):
     """Arrays of the same bits; with momentum but for rounding.
 
     XLA may round a product and a sum at once, and another program may do so elsewhere: a few
-    units in the last place of weights below 10, in each of 30 steps.
+    units in the last place of weights below 10, in each of 30 steps. L-BFGS solves for its moves,
+    from pairs of random gradients, which here loses another digit or two.
     """
     for got, wanted in zip(found, expected, strict=True):
-        if not has_momentum(make):
+        if has_lbfgs(make):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+        elif not has_momentum(make):
             streams.assert_same_bits(got, wanted)
         else:
             assert np.asarray(got).dtype == np.asarray(wanted).dtype

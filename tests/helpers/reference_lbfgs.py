@@ -99,10 +99,11 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
       memory_size: how many pairs are kept.
 
     Returns:
-      A dictionary of arrays with a row for each gradient: the weights, the distance, and by
-      the names of the state's fields the counts with which they have been reached.
+      A dictionary of arrays with a row for each gradient: the weights, Rprop's step sizes and
+      signs, the distance, and by the names of the state's fields the counts with which they have
+      been reached.
     """
-    names = "weights", "distance", *FIELDS
+    names = "weights", "step_sizes", "signs", "distance", *FIELDS
     trace, pairs = [], []
     rprop, failures = Rprop(x, lower, upper), 0
     distance = np.full(len(x), np.inf)
@@ -110,7 +111,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
     def take(countdown, tries=0):
         if len(trace) == evaluations:
             raise Finished
-        trace.append((x + move, distance, countdown, tries, len(pairs), failures))
+        sizes, signs = zip(*((own.step_size, own.sign) for own in rprop.weights), strict=True)
+        trace.append((x + move, sizes, signs, distance, countdown, tries, len(pairs), failures))
         if len(pairs) == memory_size:  # the oldest is written over, whatever comes of it
             del pairs[0]
         return np.asarray(gradient(x + move))

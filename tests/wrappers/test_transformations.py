@@ -17,6 +17,7 @@ from helpers.conformance import (
     VALUES,
     assert_follows_papers,
     every_kind,
+    every_kind_with_numbers,
     every_plain_kind,
     run,
     trace_of,
@@ -32,7 +33,7 @@ SWEEP = {
 }
 
 
-@every_kind
+@every_kind_with_numbers
 def test_vmap_over_every_hyperparameter(make):
     """A sweep in one compiled function: each member is the run with its numbers alone."""
     params, states = jax.jit(jax.vmap(lambda given: run(make(**given))))(SWEEP)
