@@ -92,13 +92,15 @@ def donated_step(optimizer):
 
 
 def compile_step(optimizer, shape, sharding, dtype=jnp.float32):
-    """A donated step of one array of weights, and of a state that lies as they do."""
-    everywhere = sharding
+    """A donated step of one array of weights, and of a state that lies as they do, also by rows."""
+    everywhere = rows = sharding
     if isinstance(sharding, NamedSharding):
         everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+        rows = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
     def placed(array):
         where = sharding if array.shape == shape else everywhere
+        where = rows if array.shape[1:] == shape else where
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)
 
     weights = jax.ShapeDtypeStruct(shape, dtype)

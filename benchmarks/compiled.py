@@ -32,6 +32,7 @@ OTHERS = {
         optax_rprop.scale_by_rprop(rule="shark_irprop_minus"), optax.scale(-1)
     ),
     "rprop_momentum": optax_rprop.rprop_momentum(),
+    "rprop_lbfgs": optax_rprop.rprop_lbfgs(),
     "rmsprop, adaptive gains": optax.chain(
         optax.scale_by_rms(),
         contrib.scale_by_adaptive_gains(),
@@ -41,8 +42,6 @@ OTHERS = {
     "adam": optax.adam(0.01),
     "sgd": optax.sgd(0.01),
 }
-if hasattr(optax_rprop, "rprop_lbfgs"):
-    OTHERS["rprop_lbfgs"] = optax_rprop.rprop_lbfgs()
 DEVICES = {  # title, and the shape of the weights
     "cpu": ("CPU", (40_000_000,)),
     "v5e": ("TPU v5e", (40_000_000,)),

@@ -95,6 +95,27 @@ def test_256_chips_sum_one_number_for_momentum():
     assert memory.temp_size_in_bytes < a_chip / 10
 
 
+def test_lbfgs_copies_no_pairs():
+    """They are ten arrays each, written where they are."""
+    optimizer = optax_rprop.rprop_lbfgs()
+    compiled = accelerators.compile_step(optimizer, SHAPE, accelerators.one("v5e"))
+    text = compiled.as_text()
+    ring = re.escape(f"f32[10,{SHAPE[0]}]")
+    assert re.search(ring, text)
+    assert not re.search(rf" = [^=]*{ring}[^=]* copy(?:-start)?\(", text)
+    # Less than one ring, which a copy of either would take.
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 10 * SHAPE[0]
+
+
+def test_lbfgs_sums_over_256_chips_at_once():
+    """Three maxima and two sums at most, and once more for each pair where L-BFGS begins."""
+    sharding = accelerators.over_256_chips()
+    compiled = accelerators.compile_step(optax_rprop.rprop_lbfgs(), (32_768, 16_384), sharding)
+    sent = re.findall(accelerators.COLLECTIVE, compiled.as_text())
+    assert 0 < len(sent) <= 6
+    assert all("all-reduce" in operation for operation in sent)
+
+
 def test_a_collective_would_be_seen():
     """What the test above looks for is what this compiler writes."""
     sharding = accelerators.over_256_chips()
