@@ -1,4 +1,4 @@
-"""L-BFGS from Rprop's own steps in all trees, types and wrappers, and over devices."""
+"""L-BFGS from Rprop's own steps in all trees and types, and over devices."""
 
 import pickle
 
@@ -161,16 +161,6 @@ def test_eager_and_loaded_steps_are_the_same(alone):
             state = jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(jax.device_get(state))))
 
 
-def test_vmap_keeps_members_apart():
-    starts = jnp.stack([TREE_START, 3 - TREE_START, jnp.asarray(TARGET)])
-    weights, _, (state, _) = jax.vmap(lambda start: lbfgs.path(MAKE(), start, bowl, 30))(starts)
-    for member, start in enumerate(starts):
-        expected, _, (own, _) = lbfgs.path(MAKE(), start, bowl, 30)
-        assert_close(weights[member], expected)
-        np.testing.assert_array_equal(state.countdown[member], own.countdown)
-    assert len({tuple(row) for row in np.asarray(state.countdown)}) > 1
-
-
 def test_sharded_over_devices(alone):
     mesh = Mesh(np.array(jax.devices("cpu")[:2]), "rows")
     sharding = NamedSharding(mesh, PartitionSpec("rows"))
@@ -184,22 +174,6 @@ def test_sharded_over_devices(alone):
             assert ring.sharding.is_equivalent_to(rows, 2)
         updates, state = step(params, state)
         params = optax.apply_updates(params, updates)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: optax.inject_hyperparams(MAKE, static_args="memory_size")(lower=-9.0),
-        lambda: optax.masked(MAKE(), True),
-        lambda: optax.multi_transform({"all": MAKE()}, "all"),
-        lambda: optax.MultiSteps(MAKE(), 1).gradient_transformation(),
-    ],
-    ids=("inject_hyperparams", "masked", "multi_transform", "MultiSteps"),
-)
-def test_wrappers(make, alone):
-    with jax.numpy_dtype_promotion("standard"):  # MultiSteps needs it
-        found = lbfgs.path(make(), TREE_START, bowl, 30)[0]
-    assert_close(found, alone)
 
 
 def test_arguments():

@@ -12,7 +12,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
 from helpers import conformance, streams
-from helpers.conformance import LOSSES, MOMENTUM, STEPS, every_kind, every_optimizer, options_of
+from helpers.conformance import (
+    LBFGS,
+    LOSSES,
+    MOMENTUM,
+    STEPS,
+    every_kind,
+    every_kind_but,
+    every_optimizer,
+    options_of,
+)
 
 SPECS = {
     "split both ways": PartitionSpec("rows", "columns"),
@@ -37,6 +46,9 @@ def mesh(request):
     elif not hasattr(jax, "set_mesh"):
         pytest.skip("this JAX has no explicit axes")
     else:
+        if request.node.callspec.params.get("make") in LBFGS and "init" not in request.node.name:
+            # Its inner products over sharded axes do not say how their results lie.
+            request.applymarker(pytest.mark.xfail(strict=True))
         explicit = (jax.sharding.AxisType.Explicit,) * 2
         mesh = jax.sharding.Mesh(devices, axes, axis_types=explicit)
         with jax.set_mesh(mesh):
@@ -67,7 +79,8 @@ def step_of(optimizer):
     return jax.jit(step)
 
 
-@every_kind
+# Whether a bound is met or missed by one last place, and then whether a weight is free, is rounding.
+@every_kind_but(LBFGS[1])
 def test_follows_papers(make, mesh):
     optimizer = make()
     params = on_devices(mesh, VALUES)
