@@ -79,8 +79,7 @@ def step_of(optimizer):
     return jax.jit(step)
 
 
-# Whether a bound is met or missed by one last place, and then whether a weight is free, is rounding.
-@every_kind_but(LBFGS[1])
+@every_kind_but(LBFGS[1])  # one last place off a bound, or at it: rounding decides what is free
 def test_follows_papers(make, mesh):
     optimizer = make()
     params = on_devices(mesh, VALUES)

@@ -167,7 +167,8 @@ def assert_same_memory(state, plain, make=optax_rprop.rprop):
         assert_same_trees(read(state), read(plain), make)
 
 
-@every_kind_but(*BOUNDED, *UNDOING, LBFGS[1])  # it multiplies updates that end at a bound or a point
+# It multiplies updates that end at a bound or a point.
+@every_kind_but(*BOUNDED, *UNDOING, LBFGS[1])
 def test_mechanize(make):
     """It learns a factor for the updates, and leaves the step sizes alone."""
     wrapped = contrib.mechanize(make())

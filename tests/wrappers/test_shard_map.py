@@ -18,6 +18,7 @@ OPTIMIZERS = {
     "undoing momentum": optax_rprop.rprop_momentum(0.1, undo_nonfinite=True),
     "undoing irprop_minus": optax_rprop.irprop_minus(0.1, undo_nonfinite=True),
     "irprop_plus": optax_rprop.irprop_plus(0.1),
+    "rprop_lbfgs": optax_rprop.rprop_lbfgs(),
 }
 EVERY = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 STEPS, WEIGHTS = 60, 16
@@ -72,12 +73,20 @@ def assert_close(found, expected):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-3)
 
 
+def spec_of(leaf):
+    """Of the state's: what has a number for each weight is split, pairs too."""
+    return PartitionSpec(*[None] * (leaf.ndim - 1), "x") if WEIGHTS in leaf.shape else WHOLE
+
+
 @EVERY
-def test_one_model_whose_weights_are_split(optimizer):
+def test_one_model_whose_weights_are_split(optimizer, request):
     """One slope, and one verdict, of all shards: the same path as on one device."""
+    if optimizer is OPTIMIZERS["rprop_lbfgs"]:
+        # Its sums are each shard's own, which JAX refuses.
+        request.applymarker(pytest.mark.xfail(strict=True, raises=TypeError))
     expected = run(optimizer, plain_step(optimizer), start())
     specs = {"bias": WHOLE, "weight": SPLIT}
-    state_specs = jax.tree.map(lambda leaf: SPLIT if leaf.ndim else WHOLE, expected[1])
+    state_specs = jax.tree.map(spec_of, expected[1])
     found = run(optimizer, sharded_step(optimizer, specs, state_specs), start())
     assert_close(found[0], expected[0])
     np.testing.assert_array_equal(
