@@ -56,7 +56,7 @@ def test_beside_none_a_parameter_is_left_alone(name):
     assert (optax_rprop.prev_signs(after)["moved"] == 1).all()
 
 
-@pytest.mark.parametrize("name", streams.OPTIMIZERS)
+@pytest.mark.parametrize("name", [*streams.WITH_MOMENTUM, "rprop_lbfgs"])
 def test_abstract_parameters(name):
     """As Optax's own optimizers, init takes shapes and types for the arrays themselves."""
     params = {"w": jnp.ones((2, 3)), "h": jnp.ones(2, jnp.float16), "z": jnp.ones(1, complex)}
