@@ -222,7 +222,8 @@ def assert_equals(make, found, expected):
     """
     for got, wanted in zip(found, expected, strict=True):
         if has_lbfgs(make):
-            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+            # float32 beside float64: L-BFGS amplifies rounding, up to 1.4e-4 with the oldest JAX.
+            np.testing.assert_allclose(got, wanted, rtol=5e-4, atol=1e-5)
         elif not has_momentum(make):
             streams.assert_same_bits(got, wanted)
         else:
