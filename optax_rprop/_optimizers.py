@@ -41,7 +41,9 @@ def rprop_lbfgs(
     a state of float32. The combination is this library's own.
 
     Args:
-      memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys.
+      memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys. It sets the
+        shapes of the state: inside optax.inject_hyperparams, pass
+        `static_args=("memory_size",)`.
       lower: bounds below the parameters, as for `irprop_minus`; `update` then needs `params`.
         A weight that a bound holds costs nothing.
       upper: bounds above the parameters.

@@ -339,7 +339,7 @@ def vqe_ising():
 def pharmacokinetics():
     """Theophylline in twelve patients: absorption, clearance and volume of each.
 
-    The one-compartment model of Boeckmann, Sheiner and Beal 1994, with its doses and times, and
+    The one-compartment model of Boeckmann, Sheiner and Beal 1994, with its doses, rounded times and
     data drawn from it. Random effects are not centred.
     """
     doses = np.array([[4.02, 4.4, 4.53, 4.4, 5.86, 4, 4.95, 4.53, 3.1, 5.5, 4.92, 5.3]]).T  # mg/kg
