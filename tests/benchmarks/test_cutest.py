@@ -103,3 +103,19 @@ def test_the_documented_counts_are_those_of_the_code(tmp_path):
         kept = [int(count) for count in before[row] if count != "-"]
         # Counts are kept about 5% apart, and another processor may round otherwise.
         assert [int(count) for count in found if count != "-"] == pytest.approx(kept, rel=0.1), row
+
+
+def test_the_pages_have_the_documented_figures():
+    (printed,) = run(("--from", "docs/data/cutest.json.gz"))
+    table = printed.split("float64, 133 problems without bounds")[1].split("\n\n")[0]
+    rows = re.findall(r"^(\S.*?)((?: +[01]\.\d\d){8})$", table, re.MULTILINE)
+    found = {name: [round(100 * float(share)) for share in shares.split()] for name, shares in rows}
+    for page, columns in (("README.md", (0, 3, 5, 6, 7)), ("docs/evidence.md", (0, 2, 3, 5, 6, 7))):
+        table = (ROOT / page).read_text().split("| to 1e-1 in 20 |")[1].split("\n\n")[0]
+        rows = re.findall(r"^\| (\S.*?) \|(.*)$", table, re.MULTILINE)
+        rows = {re.sub(r"[*`)]|\(\)", "", name).replace("(", " "): row for name, row in rows}
+        assert len(rows) >= 5, page
+        for name, row in rows.items():
+            known = found["adam, best of 4 rates" if name.startswith("Adam") else name]
+            shares = [int(share) for share in re.findall(r"\d+", row)]
+            assert shares == [known[column] for column in columns], (page, name)
