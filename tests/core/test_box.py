@@ -125,18 +125,6 @@ def test_pushed_against_a_bound(rule):
     assert weights[-1] == kept
 
 
-def minimize(optimizer, loss, params, steps):
-    def step(carry, _):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        return (optax.apply_updates(params, updates), state), None
-
-    return jax.jit(
-        lambda params: jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0]
-    )(params)
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("rule", streams.WITH_MOMENTUM)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -159,7 +147,7 @@ def test_reaches_the_minimum_of_any_box(rule, dtype):
     )
     target = jnp.asarray(target, dtype)
     start = jnp.clip(start, lower.astype(dtype), upper.astype(dtype))
-    end, _ = minimize(optimizer, lambda x: jnp.sum((x - target) ** 2), start, 600)
+    end, _ = streams.minimize(optimizer, lambda x: jnp.sum((x - target) ** 2), start, 600)
     # A first step of 1e-8 needs 180 steps to be 1e6 long; float32 rounds the loss's gradient.
     error = np.abs(np.asarray(end, float) - np.asarray(target, float)) / width
     assert error.max() < {"float32": 1e-5, "float64": 1e-9}[dtype]

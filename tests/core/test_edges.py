@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import optax_rprop
+from helpers import streams
 from optax_rprop._rules import RULES
 
 nan = np.nan
@@ -21,19 +22,9 @@ def make(rule="irprop_minus", momentum=None, first=1.0, **options):
     return optax.chain(transformation, optax.scale(-1))
 
 
-def run(optimizer, params, gradients, losses):
-    """The parameters after each step, in one compiled scan."""
-
-    def step(carry, given):
-        params, state = carry
-        gradient, value = given
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        params = optax.apply_updates(params, updates)
-        return (params, state), params
-
-    start = params, optimizer.init(params)
-    scan = jax.jit(lambda start: jax.lax.scan(step, start, (gradients, jnp.asarray(losses)))[1])
-    return scan(start)
+def run(*arguments):
+    """The parameters after each step."""
+    return streams.run(*arguments)[0]
 
 
 @pytest.mark.usefixtures("x64")
@@ -58,15 +49,7 @@ def test_bounds_hold_on_the_way_back(rule, momentum, dtype):
 
 def finite_point(loss, start, optimizer, steps):
     """The last point where everything was finite."""
-
-    def step(carry, _):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        return (optax.apply_updates(params, updates), state), None
-
-    carry = start, optimizer.init(start)
-    state = jax.lax.scan(step, carry, length=steps)[0][1]
+    _, state = streams.minimize(optimizer, loss, start, steps)
     return optax.tree_utils.tree_get(state, "finite_params")
 
 

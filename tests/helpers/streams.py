@@ -60,6 +60,19 @@ def run(optimizer, params, gradients, losses=None):
     return jax.jit(lambda start: jax.lax.scan(step, start, (gradients, losses))[1])(start)
 
 
+def minimize(optimizer, loss, params, steps):
+    """The weights and the state after so many steps, with `value`, in one compiled scan."""
+
+    def step(carry, _):
+        params, state = carry
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        return (optax.apply_updates(params, updates), state), None
+
+    start = params, optimizer.init(params)
+    return jax.jit(lambda start: jax.lax.scan(step, start, length=steps)[0])(start)
+
+
 def bits(array):
     """The bits of real numbers, as unsigned integers, which any file can hold."""
     return array.view(f"u{array.itemsize}")
