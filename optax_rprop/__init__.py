@@ -12,11 +12,7 @@ from optax_rprop._optimizers import (
     rprop_plus,
 )
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
-from optax_rprop._state import (
-    ScaleByRpropState,
-    prev_signs,
-    step_sizes,
-)
+from optax_rprop._state import ScaleByRpropState, prev_signs, step_sizes
 from optax_rprop._transform import scale_by_rprop
 
 __version__ = "0.3.0"

@@ -85,6 +85,7 @@ def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
 
     rings = [*pairs.moves, *pairs.changes]
     zeros = each(lambda ring: jnp.zeros_like(ring[0]), rings)
+    # A sum over the rows would need arrays as large as the rings.
     sums, _ = lax.scan(add, zeros, (counts, *rings))
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -232,7 +232,7 @@ def _step(
     value_is_finite: jax.Array,
 ) -> tuple[list[jax.Array], Any, jax.Array, jax.Array]:
     """The steps, to be subtracted; the state but for Rprop's; and what `_next_rprop` needs."""
-    largest = _reduce(jnp.maximum, [jnp.max(abs(g), initial=0) for g in gradients], old.cap.dtype)
+    largest = _largest(each(jnp.abs, gradients), old.cap.dtype)
     is_first = old.gradient_scale == 0
     # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
     scale = lax.cond(is_first, lambda: _inverse_power_of_two(largest), lambda: old.gradient_scale)
@@ -244,7 +244,7 @@ def _step(
     turned = each(_turned, gradient, old.gradient, old.turned)
     if box is not None:  # nor has a weight that a bound holds far to go
         turned = each(lambda t, m: jnp.where((m == 0) & ~is_first, 1, t), turned, old.move)
-    all_turned = _reduce(jnp.maximum, [jnp.max(1 - t, initial=0) for t in turned], scale.dtype) == 0
+    all_turned = _largest([1 - t for t in turned], scale.dtype) == 0
     is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
     rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
     lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
@@ -279,7 +279,7 @@ def _step(
         direction = each(lambda d, f: jnp.where(f, d, 0), direction, free)
 
     # Within the trust region.
-    most = _reduce(jnp.maximum, each(_usual_moves, direction, old.usual_move), scale.dtype)
+    most = _largest(each(_usual_moves, direction, old.usual_move), scale.dtype)
     part, cap, stretch, is_capped = lax.cond(
         lbfgs_acts,
         lambda: _trust_region(old, verdict, begins, most),
@@ -407,9 +407,8 @@ def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:
 
 
 def _usual_moves(direction: jax.Array, usual: jax.Array) -> jax.Array:
-    """The most that any weight would move; one that Rprop never moved may move freely."""
-    moves = jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)
-    return jnp.max(moves, initial=0)
+    """How many each weight would move; one that Rprop never moved may move freely."""
+    return jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)
 
 
 def _inverse_power_of_two(number: jax.Array) -> jax.Array:
@@ -420,8 +419,10 @@ def _inverse_power_of_two(number: jax.Array) -> jax.Array:
     return jnp.where((number > 0) & (number < jnp.inf), power, 0)
 
 
-def _reduce(function: Any, scalars: list[jax.Array], dtype: Any) -> jax.Array:
-    return functools.reduce(function, [x.astype(dtype) for x in scalars], jnp.zeros((), dtype))
+def _largest(arrays: list[jax.Array], dtype: Any) -> jax.Array:
+    """The largest of all numbers, none of which is below 0; 0 if there are none."""
+    largest = [jnp.max(x, initial=0).astype(dtype) for x in arrays]
+    return functools.reduce(jnp.maximum, largest, jnp.zeros((), dtype))
 
 
 @jax.jit
