@@ -9,13 +9,13 @@ import matplotlib.pyplot as plt
 from contenders import RATES, SHARES
 
 ADAM = "adam, best rate"
-COLUMNS = {  # the columns, and their colors in the picture
-    "rprop_lbfgs": "tab:red",
-    "rprop_momentum": "black",
+COLUMNS = {  # the columns, and their colors in the picture: those of the CUTEst curves
+    "rprop_lbfgs": "tab:purple",
+    "rprop_momentum": "tab:red",
     "irprop_minus": "tab:orange",
     ADAM: "tab:blue",
     "default": "tab:cyan",
-    "optax.lbfgs": "tab:purple",
+    "optax.lbfgs": "black",
     "L-BFGS-B": "tab:green",
 }
 AFTER = {"a tenth": 2, "a third": 9, "all": 29}  # of the budget, as an index of SHARES
