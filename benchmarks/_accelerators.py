@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
 # What devices send each other, in the text of a program.
-COLLECTIVE = r" = \S+ (?:all|reduce-scatter|collective|send|recv)[a-z-]*\("
+COLLECTIVE = r" (?:all-|reduce-scatter|collective-|send|recv)[a-z-]*\("
 # What XLA asks of a GPU (a GpuTargetConfigProto): NVIDIA's figures for the H100 SXM.
 H100 = """
 gpu_device_info {

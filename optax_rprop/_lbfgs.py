@@ -20,7 +20,7 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 _POWER = 0.75  # of the changes of the gradient in the diagonal
-_LEAST_CURVATURE = 1e-10  # of a pair, as a part of what s'y would be if no term were negative
+_LEAST_CURVATURE = 1e-10  # s'y of a pair, as a part of what it were if no term were negative
 
 
 class Pairs(NamedTuple):
@@ -28,10 +28,18 @@ class Pairs(NamedTuple):
 
     moves: list[jax.Array]  # (memory_size, *shape)
     changes: list[jax.Array]
-    sy: jax.Array  # (memory_size, memory_size): the inner products s_i'y_j
-    ydy: jax.Array  # likewise y_i'D y_j
     next_row: jax.Array
     num_pairs: jax.Array  # how many pairs there are, in the rows before
+
+
+class Products(NamedTuple):
+    """The inner products of pairs, and of pairs with a gradient g."""
+
+    sy: jax.Array  # (memory_size, memory_size): s_i'y_j, of j no older than i
+    ydy: jax.Array  # likewise y_i'D y_j
+    sg: jax.Array  # (memory_size,): s_i'g
+    ydg: jax.Array  # likewise y_i'D g
+    gdg: jax.Array  # a scalar
 
 
 def each(function: Any, *lists: list) -> list:
@@ -39,36 +47,61 @@ def each(function: Any, *lists: list) -> list:
     return [function(*items) for items in zip(*lists, strict=True)]
 
 
-def write(
-    pairs: Pairs, moves: list[jax.Array], changes: list[jax.Array], diagonal: list[jax.Array]
-) -> Pairs:
+def write(pairs: Pairs, size: int, move: list[jax.Array], change: list[jax.Array]) -> Pairs:
     """Writes a pair into the next row, over the oldest if there is no other room."""
-    row = pairs.next_row
     s, y = (
-        each(lambda ring, new: ring.at[row].set(new), *both)
-        for both in ((pairs.moves, moves), (pairs.changes, changes))
+        each(lambda ring, new: ring.at[pairs.next_row].set(new), *both)
+        for both in ((pairs.moves, move), (pairs.changes, change))
     )
-    sy = pairs.sy.at[row].set(inner(y, moves)).at[:, row].set(inner(s, changes))
-    yd = inner(y, each(jnp.multiply, diagonal, changes))
-    ydy = pairs.ydy.at[row].set(yd).at[:, row].set(yd)
-    return Pairs(s, y, sy, ydy, row, jnp.minimum(pairs.num_pairs, len(sy) - 1))
+    return pairs._replace(moves=s, changes=y, num_pairs=jnp.minimum(pairs.num_pairs, size - 1))
 
 
-def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
+def multiply(
+    pairs: Pairs,
+    sy: jax.Array,
+    ydy: jax.Array,
+    change: list[jax.Array],
+    diagonal: list[jax.Array],
+    gradient: list[jax.Array],
+) -> Products:
+    """All products, from those of older pairs and from the change that was just written."""
+    row = pairs.next_row
+    new = inner(pairs.changes, each(jnp.multiply, diagonal, change))
+    return Products(
+        sy.at[:, row].set(inner(pairs.moves, change)),
+        ydy.at[row].set(new).at[:, row].set(new),
+        inner(pairs.moves, gradient),
+        *_weighted(pairs, diagonal, gradient),
+    )
+
+
+def _weighted(
+    pairs: Pairs, diagonal: list[jax.Array], gradient: list[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    weighted = each(jnp.multiply, diagonal, gradient)
+    return inner(pairs.changes, weighted), dot(gradient, weighted)
+
+
+def begin(
+    pairs: Pairs, counts: jax.Array, products: Products, gradient: list[jax.Array]
+) -> tuple[list[jax.Array], Products]:
+    """A diagonal from the pairs, and the products with it."""
+    diagonal = secants(pairs, counts)
+    # Row by row, without another array of the size of the ring.
+    ydy = lax.map(lambda y: inner(pairs.changes, each(jnp.multiply, diagonal, y)), pairs.changes)
+    ydg, gdg = _weighted(pairs, diagonal, gradient)
+    return diagonal, products._replace(ydy=ydy, ydg=ydg, gdg=gdg)
+
+
+def which_count(pairs: Pairs, memory_size: int, newest: jax.Array) -> jax.Array:
     """A mask of rows: all pairs, and the row just written if it is one."""
-    age = _age(pairs)
+    age = (pairs.next_row - jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 
-def _age(pairs: Pairs) -> jax.Array:
-    """Of each row: 0 for the one just written."""
-    return (pairs.next_row - jnp.arange(len(pairs.sy), dtype=jnp.int32)) % len(pairs.sy)
-
-
-def is_curved(move: list[jax.Array], change: list[jax.Array]) -> jax.Array:
-    """Whether the gradient grew along the move, beyond rounding."""
-    size = total(each(lambda s, y: jnp.sum(abs(s * y)), move, change))
-    return dot(move, change) > _LEAST_CURVATURE * size
+def least_curvature(move: list[jax.Array], change: list[jax.Array]) -> jax.Array:
+    """Of a pair: the product of both beyond rounding."""
+    return _LEAST_CURVATURE * total(each(lambda s, y: jnp.sum(abs(s * y)), move, change))
 
 
 def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
@@ -95,33 +128,38 @@ def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
     return each(of_leaf, sums[: len(pairs.moves)], sums[len(pairs.moves) :])
 
 
-def weighted_products(changes: list[jax.Array], diagonal: list[jax.Array]) -> jax.Array:
-    """The matrix Y'DY; row by row, without another array of the size of Y."""
-    return lax.map(lambda y: inner(changes, each(jnp.multiply, diagonal, y)), changes)
+def among(
+    free: list[jax.Array],
+    pairs: Pairs,
+    counts: jax.Array,
+    products: Products,
+    diagonal: list[jax.Array],
+) -> tuple[jax.Array, Products]:
+    """Which pairs count among free weights alone, and their products."""
 
+    def of_pair(pair: tuple[list, list]) -> tuple[jax.Array, ...]:
+        move, change = pair
+        change = each(lambda f, y: jnp.where(f, y, 0), free, change)
+        weighted = each(jnp.multiply, diagonal, change)
+        sy, ydy = inner(pairs.moves, change), inner(pairs.changes, weighted)
+        return sy, ydy, least_curvature(move, change)
 
-def among(free: list[jax.Array], pairs: Pairs, counts: jax.Array, diagonal: list) -> Any:
-    """The pairs of free weights alone, and which of them count."""
-    s, y = (
-        each(lambda ring, f: jnp.where(f, ring, 0), rings, free)
-        for rings in (pairs.moves, pairs.changes)
-    )
-    sy, ydy = lax.map(lambda move: inner(y, move), s), weighted_products(y, diagonal)
-    rows = each(lambda s, y: jnp.sum(abs(s * y), tuple(range(1, s.ndim))), s, y)
-    counts &= jnp.diag(sy) > _LEAST_CURVATURE * total(rows)
-    return pairs._replace(moves=s, changes=y, sy=sy, ydy=ydy), counts
+    sy, ydy, least = lax.map(of_pair, (pairs.moves, pairs.changes))
+    return counts & (jnp.diag(sy) > least), products._replace(sy=sy.T, ydy=ydy)
 
 
 def direction(
-    pairs: Pairs, counts: jax.Array, diagonal: list[jax.Array], gradient: list[jax.Array]
+    pairs: Pairs,
+    counts: jax.Array,
+    products: Products,
+    diagonal: list[jax.Array],
+    gradient: list[jax.Array],
 ) -> tuple[list[jax.Array], jax.Array]:
     """-H g, and the slope along it, g'(-H g): below 0, but for rounding; NaN if no pair counts."""
-    scaled = each(jnp.multiply, diagonal, gradient)
-    products = inner(pairs.moves, gradient), inner(pairs.changes, scaled), dot(gradient, scaled)
     p, q, gamma, slope = lax.cond(
         jnp.any(counts),
-        lambda: _coefficients(pairs, counts, *products),
-        lambda: (*products[:2], products[2], jnp.full_like(products[2], jnp.nan)),
+        lambda: _coefficients(pairs.next_row, counts, products),
+        lambda: (*products[2:], jnp.full_like(products.gdg, jnp.nan)),
     )
 
     def of_leaf(s: jax.Array, y: jax.Array, d: jax.Array, g: jax.Array) -> jax.Array:
@@ -130,15 +168,13 @@ def direction(
     return each(of_leaf, pairs.moves, pairs.changes, diagonal, gradient), slope
 
 
-def _coefficients(
-    pairs: Pairs, counts: jax.Array, sg: jax.Array, ydg: jax.Array, gdg: jax.Array
-) -> tuple[jax.Array, ...]:
+def _coefficients(row: jax.Array, counts: jax.Array, products: Products) -> tuple[jax.Array, ...]:
     """Of -H g = -(gamma D (g - Y p) + S q): p, q and gamma, and the slope."""
-    oldest_first = (pairs.next_row + 1 + jnp.arange(len(counts), dtype=jnp.int32)) % len(counts)
+    oldest_first = (row + 1 + jnp.arange(len(counts), dtype=jnp.int32)) % len(counts)
     counts = counts[oldest_first]
     both = counts[:, None] & counts[None]
-    sy, ydy = (jnp.where(both, x[oldest_first][:, oldest_first], 0) for x in (pairs.sy, pairs.ydy))
-    sg, ydg = (jnp.where(counts, x[oldest_first], 0) for x in (sg, ydg))
+    sy, ydy = (jnp.where(both, x[oldest_first][:, oldest_first], 0) for x in products[:2])
+    sg, ydg = (jnp.where(counts, x[oldest_first], 0) for x in (products.sg, products.ydg))
     newest = jnp.max(jnp.where(counts, jnp.arange(len(counts)), 0))
     gamma = sy[newest, newest] / ydy[newest, newest]
 
@@ -146,7 +182,7 @@ def _coefficients(
     r = jnp.triu(sy) + jnp.diag((~counts).astype(sy.dtype))
     p = solve_triangular(r, sg)  # R^-1 S'g
     q = solve_triangular(r, (e + gamma * ydy) @ p - gamma * ydg, trans="T")
-    slope = -(gamma * (gdg - ydg @ p) + sg @ q)
+    slope = -(gamma * (products.gdg - ydg @ p) + sg @ q)
     p, q = (jnp.zeros_like(x).at[oldest_first].set(x) for x in (p, q))
     return p, q, gamma, slope
 

@@ -237,39 +237,47 @@ def _step(
     # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
     scale = lax.cond(is_first, lambda: _inverse_power_of_two(largest), lambda: old.gradient_scale)
     gradient = each(lambda g, m: g.astype(m.dtype) * scale.astype(m.dtype), gradients, old.move)
-    verdict = _judge(gradient, old, value_is_finite & (largest * scale < jnp.inf))
+    free, downhill = None, gradient
+    if box is not None:
+        free = each(_is_free, gradient, box)
+        downhill = each(lambda g, f: jnp.where(f, g, 0), gradient, free)
+
+    # The newest pair, and all inner products.
+    change = each(jnp.subtract, gradient, old.gradient)
+    pairs = Pairs(old.moves, old.changes, old.next_row, old.num_pairs)
+    pairs = _lbfgs.write(pairs, len(old.sy), old.move, change)
+    products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
+    before, gained = _lbfgs.dot(old.move, old.gradient), products.sy[old.next_row, old.next_row]
+    is_finite = value_is_finite & (largest * scale < jnp.inf)
+    verdict = _judge(before, before + gained, old, is_finite)
 
     # Whose turn it is.
     measures, left = old.countdown > 0, old.countdown - 1
     turned = each(_turned, gradient, old.gradient, old.turned)
     if box is not None:  # nor has a weight that a bound holds far to go
         turned = each(lambda t, m: jnp.where((m == 0) & ~is_first, 1, t), turned, old.move)
-    all_turned = _largest([1 - t for t in turned], scale.dtype) == 0
+    all_turned = _lbfgs.total([jnp.sum(1 - t) for t in turned]) == 0
     is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
     rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
     lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
     begins = lbfgs_acts & measures
 
-    # The newest pair, and the direction from all.
-    change = each(jnp.subtract, gradient, old.gradient)
-    pairs = Pairs(old.moves, old.changes, old.sy, old.ydy, old.next_row, old.num_pairs)
-    pairs = _lbfgs.write(pairs, old.move, change, old.diagonal)
-    is_pair = ~verdict.is_rejected & _lbfgs.is_curved(old.move, change)
-    counts = _lbfgs.which_count(pairs, is_pair)
-
-    def fresh() -> tuple:
-        diagonal = _lbfgs.secants(pairs, counts)
-        return diagonal, _lbfgs.weighted_products(pairs.changes, diagonal)
-
-    diagonal, ydy = lax.cond(begins, fresh, lambda: (old.diagonal, pairs.ydy))
-    pairs, free = pairs._replace(ydy=ydy), None
-    if box is None:
-        whole, slope = _lbfgs.direction(pairs, counts, diagonal, gradient)
-    else:
-        free = each(_is_free, gradient, box)
-        downhill = each(lambda g, f: jnp.where(f, g, 0), gradient, free)
-        restricted, which = _lbfgs.among(free, pairs, counts, diagonal)
-        whole, slope = _lbfgs.direction(restricted, which, diagonal, downhill)
+    # The direction.
+    is_pair = ~verdict.is_rejected & (gained > _lbfgs.least_curvature(old.move, change))
+    counts = _lbfgs.which_count(pairs, len(old.sy), is_pair)
+    diagonal, products = lax.cond(
+        begins,
+        lambda: _lbfgs.begin(pairs, counts, products, downhill),
+        lambda: (old.diagonal, products),
+    )
+    of_free = products
+    if free is not None:
+        counts, of_free = lax.cond(
+            _largest(each(jnp.logical_not, free), scale.dtype) > 0,
+            lambda: _lbfgs.among(free, pairs, counts, products, diagonal),
+            lambda: (counts, products),
+        )
+    whole, slope = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill)
     is_downhill = slope < 0
     direction = each(
         lambda d, g, u: jnp.where(is_downhill & jnp.isfinite(d), d, -jnp.sign(g) * u),
@@ -280,6 +288,11 @@ def _step(
 
     # Within the trust region.
     most = _largest(each(_usual_moves, direction, old.usual_move), scale.dtype)
+    if free is not None:  # the others to their bounds, if they are not there to the last bit
+        direction = each(
+            lambda d, f, g, u: jnp.where(f, d, -jnp.sign(g) * u),
+            *(direction, free, gradient, old.usual_move),
+        )
     part, cap, stretch, is_capped = lax.cond(
         lbfgs_acts,
         lambda: _trust_region(old, verdict, begins, most),
@@ -324,15 +337,15 @@ def _step(
         uncut=None if box is None else each(after_last, moves, old.move),
         moves=pairs.moves,
         changes=pairs.changes,
-        sy=pairs.sy,
-        ydy=pairs.ydy,
+        sy=products.sy,
+        ydy=products.ydy,
         diagonal=diagonal,
         usual_move=each(
             lambda u, m: jnp.where(rprop_acts, u + _RECENT * (abs(m) - u), u), old.usual_move, made
         ),
         turned=keep(old.turned, turned),
         distance=each(lambda d: jnp.where(rprop_acts | verdict.gives_up, jnp.inf, d), distance),
-        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % len(pairs.sy),
+        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % len(old.sy),
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
         countdown=jnp.where(verdict.gives_up, again, countdown),
         num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
@@ -348,10 +361,9 @@ def _step(
     return steps, new, rprop_acts, times
 
 
-def _judge(gradient: list[jax.Array], old: Any, finite: jax.Array) -> _Verdict:
-    """A move of Rprop's is rejected only where something is not finite."""
+def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:
+    """By the slopes along the last move; one of Rprop's is rejected only where not finite."""
     measures = old.countdown > 0
-    before, after = (_lbfgs.dot(old.move, g) for g in (old.gradient, gradient))
 
     def verdict(finite: bool) -> _Verdict:
         nowhere = ~measures & (before == 0)
@@ -401,8 +413,10 @@ def _turned(gradient: jax.Array, before: jax.Array, turned: jax.Array) -> jax.Ar
 
 
 def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:
-    """Not held by a bound."""
+    """Not held by a bound, which a cut step may miss by the rounding of a difference."""
     parameter, lower, upper = box
+    eps = float(jnp.finfo(parameter.dtype).eps)
+    lower, upper = lower + eps * abs(lower), upper - eps * abs(upper)
     return ~((parameter <= lower) & (gradient > 0) | (parameter >= upper) & (gradient < 0))
 
 

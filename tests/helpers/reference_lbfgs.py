@@ -124,6 +124,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
     countdown, usual, turned = MOST + 1, 0 * x, np.zeros(len(x), bool)
     move = path = g = 0 * x
     tries, is_first, in_a_box = 0, True, np.isfinite(lower) or np.isfinite(upper)
+    unit = float(np.finfo(float).eps)  # a cut move may miss a bound by so much of it
     try:
         while True:
             # 1. Rprop, from wherever the last move ends.
@@ -150,7 +151,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
             diagonal = secants(pairs) if pairs else 0 * x
             cap, stretch, gives_up, known = CAP, 1.0, False, False
             while not gives_up:
-                free = ~(((x <= lower) & (g > 0)) | ((x >= upper) & (g < 0)))
+                least, most = lower + unit * abs(lower), upper - unit * abs(upper)
+                free = ~(((x <= least) & (g > 0)) | ((x >= most) & (g < 0)))
                 d = direction(g, pairs, diagonal, free)
                 if d is not None and d @ g < 0:
                     distance = np.maximum(abs(d), 0.1 * (distance if known else usual))
@@ -159,7 +161,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     d = np.where(free, -np.sign(g) * usual, 0)
                 most = np.max(np.where(usual > 0, abs(d) / np.where(usual > 0, usual, 1), 0))
                 room = cap / (most if most > 0 else 1)
-                path = min(stretch, room) * d
+                path = min(stretch, room) * np.where(free, d, -np.sign(g) * usual)
                 move, tries = rprop.inside(x, path), 0
                 while True:
                     h = take(0, tries)

@@ -18,7 +18,6 @@ from helpers.conformance import (
     MOMENTUM,
     STEPS,
     every_kind,
-    every_kind_but,
     every_optimizer,
     options_of,
 )
@@ -79,7 +78,7 @@ def step_of(optimizer):
     return jax.jit(step)
 
 
-@every_kind_but(LBFGS[1])  # one last place off a bound, or at it: rounding decides what is free
+@every_kind
 def test_follows_papers(make, mesh):
     optimizer = make()
     params = on_devices(mesh, VALUES)
