@@ -105,7 +105,8 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
 
     The first is the farthest of the last steps that L-BFGS would have made without its trust
     region; infinite while Rprop is at work. The second is how far the flattest of the pairs
-    would lead if all of the gradient lay along it: a direction as flat may not have been felt.
+    would lead if every weight's gradient pointed along it: a direction as flat may not have
+    been felt.
 
     `tolerance` is a tree like the parameters, of numbers or arrays.
     """
@@ -132,22 +133,20 @@ def _distance_left(
     num_pairs: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     farthest = jnp.zeros((), sy.dtype)
-    steepest, slopes = farthest, []
-    lengths = jnp.zeros(len(sy), sy.dtype)
+    lengths = along = jnp.zeros(len(sy), sy.dtype)
     for distance, gradient, move, limit in zip(distances, gradients, moves, limits, strict=True):
         ratio = jnp.where(distance > 0, distance / limit, 0)  # 0 where a bound holds it
         farthest = jnp.maximum(farthest, jnp.max(ratio, initial=0).astype(sy.dtype))
-        slope = jnp.where(distance > 0, abs(gradient * limit), 0).astype(sy.dtype)
-        steepest = jnp.maximum(steepest, jnp.max(slope, initial=0))
-        slopes.append(slope)
+        axes = tuple(range(1, move.ndim))
         wide = limit[None]
         squares = jnp.where(wide > 0, move / jnp.where(wide > 0, wide, 1), 0) ** 2
-        lengths += jnp.sum(squares, tuple(range(1, move.ndim))).astype(sy.dtype)
-    scale = jnp.where(steepest > 0, steepest, 1)  # against underflow
-    norm = scale * jnp.sqrt(sum((jnp.sum((slope / scale) ** 2) for slope in slopes), start=0.0))
+        lengths += jnp.sum(squares, axes).astype(sy.dtype)
+        # No sum of signed products, which the search has made small along the moves it made.
+        slope = jnp.where(distance > 0, gradient, 0)[None]
+        along += jnp.sum(abs(move * slope), axes).astype(sy.dtype)
     age = (next_row - 1 - jnp.arange(len(sy), dtype=next_row.dtype)) % len(sy)
-    flattest = jnp.max(jnp.where(age < num_pairs, lengths / jnp.diag(sy), 0))
-    return farthest, flattest * norm
+    flattest = jnp.max(jnp.where(age < num_pairs, along / jnp.diag(sy) * jnp.sqrt(lengths), 0))
+    return farthest, flattest
 
 
 @jax.jit

@@ -10,6 +10,7 @@ import sklearn.datasets
 
 import optax_rprop
 from helpers import streams
+from optax_rprop._converged import distance_left
 
 
 @pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
@@ -167,6 +168,17 @@ def test_a_tolerance_that_does_not_fit(tolerance, message):
     state = optax_rprop.rprop().init({"a": jnp.zeros(2), "b": jnp.zeros(())})
     with pytest.raises(ValueError, match=message):
         optax_rprop.converged(state, tolerance)
+
+
+def test_how_far_a_flat_direction_may_lead():
+    """By the gradients of the weights that it moves: a steep weight's own do not count."""
+    state = optax_rprop.scale_by_rprop_lbfgs(memory_size=2).init(jnp.zeros(2))
+    state = state._replace(
+        distance=jnp.ones(2), moves=jnp.eye(2), sy=jnp.diag(jnp.array([1e-6, 1.0])), num_pairs=2
+    )
+    for gradient, expected in (([0.0, 1e-3], 1e-3), ([1e-3, 0.0], 1e3)):
+        _, flatness = distance_left(state._replace(gradient=jnp.array(gradient)), 1.0)
+        np.testing.assert_allclose(flatness, expected, rtol=1e-5)
 
 
 def test_no_state_at_all():
