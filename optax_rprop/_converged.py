@@ -39,14 +39,15 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
 
     Of `rprop_lbfgs` the tolerance is an error: while L-BFGS is at work, the whole quasi-Newton
     step must be within 1/100 of it in every weight, at this point and, less strictly, at those
-    before. While Rprop is at work, the test is as above.
+    before. Where Rprop took over again, the test is as above; before L-BFGS has begun, only
+    weights at rest have converged.
 
     Args:
       opt_state: a state that holds one Rprop state or several, at any depth; all count.
       tolerance: a number, at least 0, in the units of the parameters; or an array, or a pytree
         prefix of the parameters, where they differ in scale. It must be smaller than every
-        given first step size, or the test passes immediately, and not smaller than
-        `min_step_size`, or it may never pass.
+        first step size, or the test passes immediately (not of `rprop_lbfgs`), and not smaller
+        than `min_step_size`, or it may never pass.
 
     Returns:
       A boolean scalar, to be used inside jit and in the condition of a while_loop too.
@@ -78,14 +79,16 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     done = []
     for state, (_, leaves, treedef) in zip(states, flat, strict=True):
         own = [next(tolerances) for _ in leaves]
-        parts = split(_rprop(state), treedef)
+        parts, factor = split(_rprop(state), treedef), _rprop(state).factor
+        with_lbfgs = isinstance(state, ScaleByRpropLbfgsState)
+        begins = with_lbfgs and jnp.asarray(state.num_failures) == 0  # step sizes say nothing yet
         by_rprop = [
-            _is_done(leaf._replace(finite_params=None), limit, _rprop(state).factor)
+            _is_done(leaf._replace(finite_params=None), jnp.where(begins, 0, limit), factor)
             for leaf, limit in zip(parts, own, strict=True)
             if leaf.memory is not None
         ]
         done.append(jnp.all(jnp.array(by_rprop, dtype=bool)))
-        if isinstance(state, ScaleByRpropLbfgsState):
+        if with_lbfgs:
             near = is_near(*distance_left(state, treedef.unflatten(own)))
             done[-1] = jnp.where(jnp.asarray(state.countdown) > 0, done[-1], near)
     return jnp.all(jnp.array(done, dtype=bool))

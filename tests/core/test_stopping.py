@@ -181,6 +181,18 @@ def test_how_far_a_flat_direction_may_lead():
         np.testing.assert_allclose(flatness, expected, rtol=1e-5)
 
 
+def test_small_first_steps_are_no_end_of_lbfgs():
+    """They say how large the weights were; but a weight without a gradient is done."""
+    optimizer, start = optax_rprop.rprop_lbfgs(), jnp.full(2, 1e-3)
+    params, state = start, optimizer.init(start)
+    for _ in range(8):
+        assert not optax_rprop.converged(state, 1e-3)
+        updates, state = optimizer.update(params - 3, state)
+        params = optax.apply_updates(params, updates)
+    _, state = optimizer.update(jnp.zeros(2), optimizer.init(start))
+    assert optax_rprop.converged(state, 1e-3)
+
+
 def test_no_state_at_all():
     with pytest.raises(ValueError, match=r"^opt_state holds no state of Rprop\.$"):
         optax_rprop.converged(1e-5, optax_rprop.rprop().init(jnp.zeros(2)))
