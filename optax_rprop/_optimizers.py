@@ -42,7 +42,7 @@ def rprop_lbfgs(
 
     Args:
       memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys. It sets the
-        shapes of the state: inside optax.inject_hyperparams, pass
+        shapes of the state, which keeps the size that it was made with: inside optax.inject_hyperparams, pass
         `static_args=("memory_size",)`.
       lower: bounds below the parameters, as for `irprop_minus`; `update` then needs `params`.
         A weight that a bound holds costs nothing.
@@ -134,7 +134,7 @@ def rprop_momentum(
         0), and one that is small beside them counts as up to 10 times larger, so that no unit
         matters. It and the others may be per weight, as for `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
-        0.7 is better where gradients are noisy.
+        0.7 is better on large batches.
       eta_plus: grows a step size where the gradient kept its sign (default 1.2).
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
