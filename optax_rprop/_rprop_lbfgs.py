@@ -195,19 +195,22 @@ def scale_by_rprop_lbfgs(
             ]
         names = (*_TREES, "uncut") if in_a_box else _TREES
         trees = {name: moving(getattr(state, name)) for name in names}
-        steps, new, rprop_acts, times = _step(
+        steps, new, rprop_acts, forgets, times = _step(
             reals(gradients),
             reals(moving(rprop_steps)),
             state._replace(rprop=None, **{name: reals(tree) for name, tree in trees.items()}),
             box,
             jnp.asarray(True) if value is None else jnp.isfinite(value),
         )
-        trees = {
+        new_trees = {
             name: with_rest(like(getattr(new, name), tree), getattr(state, name))
             for name, tree in trees.items()
         }
-        rprop = _next_rprop(state.rprop, rprop, rprop_acts, times, state.distance)
-        return treedef.unflatten(like(steps, gradients)), new._replace(rprop=rprop, **trees)
+        times = with_rest(
+            like(times, trees["distance"]), jax.tree.map(jnp.zeros_like, state.distance)
+        )
+        rprop = _next_rprop(state.rprop, rprop, rprop_acts, forgets, times, state.distance)
+        return treedef.unflatten(like(steps, gradients)), new._replace(rprop=rprop, **new_trees)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -230,7 +233,7 @@ def _step(
     old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
     box: list | None,
     value_is_finite: jax.Array,
-) -> tuple[list[jax.Array], Any, jax.Array, jax.Array]:
+) -> tuple[list[jax.Array], Any, jax.Array, jax.Array, list[jax.Array]]:
     """The steps, to be subtracted; the state but for Rprop's; and what `_next_rprop` needs."""
     largest = _largest(each(jnp.abs, gradients), old.cap.dtype)
     is_first = old.gradient_scale == 0
@@ -355,10 +358,18 @@ def _step(
         is_capped=is_capped,
         gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
     )
-    times = jnp.where(
-        verdict.is_rejected & measures, _AFTER_ERROR, jnp.where(verdict.gives_up, 1.0, 0.0)
+
+    # To blame for a point that is not finite are weights that moved and have a NaN gradient; or all.
+    is_nan = each(lambda g, m: jnp.isnan(g) & (m != 0), gradient, old.move)
+    blames_all = _lbfgs.total([jnp.sum(nan, dtype=scale.dtype) for nan in is_nan]) == 0
+    is_error = verdict.is_rejected & measures
+    times = each(
+        lambda nan, m: jnp.where(
+            is_error & (nan | blames_all), _AFTER_ERROR, verdict.gives_up.astype(m.dtype)
+        ).astype(m.dtype),
+        *(is_nan, old.move),
     )
-    return steps, new, rprop_acts, times
+    return steps, new, rprop_acts, is_error | verdict.gives_up, times
 
 
 def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:
@@ -444,25 +455,26 @@ def _next_rprop(
     old: ScaleByRpropState,
     new: ScaleByRpropState,
     acts: jax.Array,
-    times: jax.Array,
+    forgets: jax.Array,
+    times: optax.Params,
     distance: optax.Params,
 ) -> ScaleByRpropState:
-    """Rprop's state: the next where it acts, else as it was; `times` 0 forgets nothing.
+    """Rprop's state: the next where it acts, else as it was.
 
     Where L-BFGS gives up, Rprop begins again, by steps that do not throw the weights far off a
-    minimum that may be near; and after a point that is not finite by shorter ones: `times`. It
-    forgets signs and average.
+    minimum that may be near; and after a point that is not finite by shorter ones. It `forgets`
+    the average, and signs; but a weight with `times` 0 keeps its sign and step size.
     """
 
-    def forget(packed: jax.Array, distance: jax.Array) -> jax.Array:
+    def forget(packed: jax.Array, distance: jax.Array, times: jax.Array) -> jax.Array:
         size = _packing.unpack(packed).step_size
         near = jnp.where(distance > 0, _MOST_DISTANCES * distance, jnp.inf).astype(size.dtype)
         size = _packing.clip_to_range(jnp.minimum(size, near) * times.astype(size.dtype))
-        return _packing.pack_initial(size).astype(packed.dtype)
+        return jnp.where(times > 0, _packing.pack_initial(size).astype(packed.dtype), packed)
 
     forgotten = old._replace(
-        packed=jax.tree.map(functools.partial(by_parts, forget), old.packed, distance),
+        packed=jax.tree.map(functools.partial(by_parts, forget), old.packed, distance, times),
         average=jax.tree.map(jnp.zeros_like, old.average),
     )
-    kept = jax.tree.map(functools.partial(jnp.where, times > 0), forgotten, old)
+    kept = jax.tree.map(functools.partial(jnp.where, forgets), forgotten, old)
     return jax.tree.map(functools.partial(jnp.where, acts), new, kept)

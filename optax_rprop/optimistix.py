@@ -192,9 +192,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         lbfgs_works = rprop.countdown == 0
         distance, flatness = distance_left(rprop, tolerances)
         is_quiet = ~lbfgs_works & is_base & converged(rprop.rprop, quiet)
-        # Steps of L-BFGS in between do not count.
+        # Steps of L-BFGS in between do not count. Step sizes that an edge made small must grow.
+        least = jnp.where(is_usable, 0, -_QUIET_STEPS)
         quiet_steps = jnp.where(
-            lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, 0)
+            lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, least)
         )
         is_at_rest = ~lbfgs_works & converged(rprop.rprop, 0.0)
         is_done = (lbfgs_works & is_near(distance, flatness)) | is_at_rest

@@ -39,11 +39,13 @@ class Rprop:
         both = zip(self.weights, g, strict=True)
         return np.array([weight.update("irprop_minus", own, coefficient) for weight, own in both])
 
-    def forget(self, times, distances):
+    def forget(self, times, distances, blamed):
         """All but the step sizes, which become no longer than 100 distances."""
-        for weight, distance in zip(self.weights, distances, strict=True):
-            size = min(weight.step_size, 100 * distance) if distance > 0 else weight.step_size
-            weight.step_size, weight.sign, weight.average = max(size * times, 2.0**-478), 0, 0.0
+        for weight, distance, is_blamed in zip(self.weights, distances, blamed, strict=True):
+            weight.average = 0.0
+            if is_blamed:
+                size = min(weight.step_size, 100 * distance) if distance > 0 else weight.step_size
+                weight.step_size, weight.sign = max(size * times, 2.0**-478), 0
 
     def inside(self, x, path):
         """The move along a path, cut at the bounds."""
@@ -132,7 +134,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 h = take(countdown, tries)
                 if not np.isfinite(h).all():
                     tries += 1
-                    rprop.forget(0.25, distance)
+                    blamed = np.isnan(h) & (move != 0)
+                    rprop.forget(0.25, distance, blamed if blamed.any() else ~blamed)
                     path = back(tries) * path
                     move = rprop.inside(x, path)
                     continue
@@ -190,7 +193,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
             countdown = 1 + AGAIN * 2**failures
             pairs.clear()
-            rprop.forget(1.0, distance)
+            rprop.forget(1.0, distance, np.ones(len(x), bool))
             tries, failures, distance = 0, failures + 1, np.full(len(x), np.inf)
     except Finished:
         return dict(zip(names, map(np.array, zip(*trace, strict=True)), strict=True))

@@ -100,6 +100,24 @@ def test_a_tolerance_below_rounding_ends():
     assert solution.result != RESULTS.nonlinear_max_steps_reached, steps
 
 
+@pytest.mark.parametrize(
+    "edge",
+    [lambda y: y[1] ** 1.5, lambda y: jnp.sqrt(y[1]), lambda y: 0 * jnp.log(y[1] * (1 + y[0]))],
+    ids=["gradient of one", "steep", "gradients of both"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_step_sizes_that_an_edge_made_small_are_no_success(edge, dtype):
+    """The minimum is at the edge, at [3, 0]."""
+
+    def fn(y, args):
+        return (y[0] - 3) ** 2 + y[1] + edge(y)
+
+    solution = solve(fn, jnp.array([1.0, 2.0], dtype))
+    assert solution.result in (RESULTS.successful, RESULTS.stagnation)
+    if solution.result == RESULTS.successful:
+        np.testing.assert_allclose(solution.value, [3.0, 0.0], atol=1e-4)
+
+
 def test_memory_follows_the_number_of_weights():
     for n, rows in ((1, 10), (12, 24), (100, 50)):
         solution = solve(lambda y, args: jnp.sum((y - 1) ** 2), jnp.zeros(n))
