@@ -42,8 +42,8 @@ def rprop_lbfgs(
 
     Args:
       memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys. It sets the
-        shapes of the state, which keeps the size that it was made with: inside optax.inject_hyperparams, pass
-        `static_args=("memory_size",)`.
+        shapes of the state, which keeps the size that it was made with. Inside
+        optax.inject_hyperparams, pass `static_args=("memory_size",)`.
       lower: bounds below the parameters, as for `irprop_minus`; `update` then needs `params`.
         A weight that a bound holds costs nothing.
       upper: bounds above the parameters.

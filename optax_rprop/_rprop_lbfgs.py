@@ -129,8 +129,8 @@ def scale_by_rprop_lbfgs(
       >>> print(updates)
       [-0.1  0.1]
     """
-    if memory_size < 1:
-        raise ValueError(f"{memory_size=} must be at least 1.")
+    if not isinstance(memory_size, int) or memory_size < 1:
+        raise ValueError(f"{memory_size=} must be a whole number, at least 1: a learning rate?")
     first = scale_by_rprop(
         None, 0.5, 1.2, 0.0, _packing.LARGEST_STEP_SIZE, momentum=0.8, lower=lower, upper=upper
     )
@@ -359,7 +359,7 @@ def _step(
         gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
     )
 
-    # To blame for a point that is not finite are weights that moved and have a NaN gradient; or all.
+    # Of a point that is not finite: to blame are those that moved to a NaN gradient, or all.
     is_nan = each(lambda g, m: jnp.isnan(g) & (m != 0), gradient, old.move)
     blames_all = _lbfgs.total([jnp.sum(nan, dtype=scale.dtype) for nan in is_nan]) == 0
     is_error = verdict.is_rejected & measures

@@ -74,8 +74,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,
     `fn` or its gradient is not finite ends in `optimistix.RESULTS.nonfinite`. From a later
-    such point, the solver goes back; the edge of such a domain is never called a minimum, so
-    give it as a bound.
+    such point, the solver goes back. Give the edge of such a domain as a bound: one that holds
+    up a run ends it in stagnation.
 
     Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default.
 

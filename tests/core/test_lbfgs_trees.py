@@ -177,7 +177,7 @@ def test_sharded_over_devices(alone):
 
 
 def test_arguments():
-    with pytest.raises(ValueError, match="memory_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="memory_size=0 must be a whole number, at least 1"):
         MAKE(0)
     optimizer = MAKE(lower=0.0)
     with pytest.raises(ValueError, match="need params"):
