@@ -55,6 +55,14 @@ def _varying(array: jax.Array) -> frozenset:
     return axes or getattr(getattr(type_, "manual_axis_type", None), "varying", frozenset())
 
 
+def on_all_devices(array: jax.Array) -> dict[str, Any]:
+    """How a product over sharded axes lies, where the types of mesh axes make JAX ask for it."""
+    type_: Any = jax.typeof(array) if hasattr(jax, "typeof") else None
+    mesh = getattr(getattr(type_, "sharding", None), "mesh", None)
+    is_explicit = any("Explicit" in str(kind) for kind in getattr(mesh, "axis_types", None) or ())
+    return {"out_sharding": jax.sharding.PartitionSpec()} if is_explicit else {}
+
+
 def by_parts(function: Callable, *trees: Any) -> Any:
     """`function` of trees of real arrays; of complex ones, of either part.
 

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from optax_rprop._dtypes import on_all_devices, over_shards
+
 _POWER = 0.75  # of the changes of the gradient in the diagonal
 _LEAST_CURVATURE = 1e-10  # s'y of a pair, as a part of what it were if no term were negative
 
@@ -66,11 +68,11 @@ def multiply(
 ) -> Products:
     """All products, from those of older pairs and from the change that was just written."""
     row = pairs.next_row
-    new = inner(pairs.changes, each(jnp.multiply, diagonal, change))
+    new = inner(pairs.changes, each(jnp.multiply, diagonal, change), row)
     return Products(
-        sy.at[:, row].set(inner(pairs.moves, change)),
+        sy.at[:, row].set(inner(pairs.moves, change, row)),
         ydy.at[row].set(new).at[:, row].set(new),
-        inner(pairs.moves, gradient),
+        inner(pairs.moves, gradient, row),
         *_weighted(pairs, diagonal, gradient),
     )
 
@@ -79,7 +81,8 @@ def _weighted(
     pairs: Pairs, diagonal: list[jax.Array], gradient: list[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     weighted = each(jnp.multiply, diagonal, gradient)
-    return inner(pairs.changes, weighted), dot(gradient, weighted)
+    row = pairs.next_row
+    return inner(pairs.changes, weighted, row), dot(gradient, weighted, row)
 
 
 def begin(
@@ -87,8 +90,11 @@ def begin(
 ) -> tuple[list[jax.Array], Products]:
     """A diagonal from the pairs, and the products with it."""
     diagonal = secants(pairs, counts)
-    # Row by row, without another array of the size of the ring.
-    ydy = lax.map(lambda y: inner(pairs.changes, each(jnp.multiply, diagonal, y)), pairs.changes)
+
+    def of_row(change: list[jax.Array]) -> jax.Array:  # without another array as large as the ring
+        return inner(pairs.changes, each(jnp.multiply, diagonal, change), pairs.next_row)
+
+    ydy = lax.map(of_row, pairs.changes)
     ydg, gdg = _weighted(pairs, diagonal, gradient)
     return diagonal, products._replace(ydy=ydy, ydg=ydg, gdg=gdg)
 
@@ -99,9 +105,10 @@ def which_count(pairs: Pairs, memory_size: int, newest: jax.Array) -> jax.Array:
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 
-def least_curvature(move: list[jax.Array], change: list[jax.Array]) -> jax.Array:
+def least_curvature(move: list[jax.Array], change: list[jax.Array], scalar: jax.Array) -> jax.Array:
     """Of a pair: the product of both beyond rounding."""
-    return _LEAST_CURVATURE * total(each(lambda s, y: jnp.sum(abs(s * y)), move, change))
+    sizes = each(lambda s, y: jnp.sum(abs(s * y)), move, change)
+    return _LEAST_CURVATURE * total(sizes, scalar)
 
 
 def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
@@ -138,11 +145,11 @@ def among(
     """Which pairs count among free weights alone, and their products."""
 
     def of_pair(pair: tuple[list, list]) -> tuple[jax.Array, ...]:
-        move, change = pair
+        (move, change), row = pair, pairs.next_row
         change = each(lambda f, y: jnp.where(f, y, 0), free, change)
         weighted = each(jnp.multiply, diagonal, change)
-        sy, ydy = inner(pairs.moves, change), inner(pairs.changes, weighted)
-        return sy, ydy, least_curvature(move, change)
+        sy, ydy = inner(pairs.moves, change, row), inner(pairs.changes, weighted, row)
+        return sy, ydy, least_curvature(move, change, row)
 
     sy, ydy, least = lax.map(of_pair, (pairs.moves, pairs.changes))
     return counts & (jnp.diag(sy) > least), products._replace(sy=sy.T, ydy=ydy)
@@ -191,23 +198,25 @@ def _sum_of(weights: jax.Array, ring: jax.Array) -> jax.Array:
     return jnp.tensordot(weights.astype(ring.dtype), ring, 1, precision="highest")
 
 
-def inner(rings: list[jax.Array], others: list[jax.Array]) -> jax.Array:
-    """Inner products of each row with an array."""
+def inner(rings: list[jax.Array], others: list[jax.Array], scalar: jax.Array) -> jax.Array:
+    """Inner products of each row with an array; `scalar` is one of the state: see `total`."""
 
     def of_leaf(ring: jax.Array, other: jax.Array) -> jax.Array:
         # No reshape, which would gather sharded arrays.
-        axes = tuple(range(1, ring.ndim)), tuple(range(other.ndim))
-        return lax.dot_general(ring, other, (axes, ((), ())), precision="highest")
+        axes = (tuple(range(1, ring.ndim)), tuple(range(other.ndim))), ((), ())
+        return lax.dot_general(ring, other, axes, precision="highest", **on_all_devices(ring))
 
-    return total(each(of_leaf, rings, others))
+    return total(each(of_leaf, rings, others), scalar)
 
 
-def dot(first: list[jax.Array], second: list[jax.Array]) -> jax.Array:
+def dot(first: list[jax.Array], second: list[jax.Array], scalar: jax.Array) -> jax.Array:
     """The inner product of two lists."""
-    return total(each(lambda a, b: jnp.sum(a * b), first, second))
+    return total(each(lambda a, b: jnp.sum(a * b), first, second), scalar)
 
 
-def total(arrays: list[jax.Array]) -> jax.Array:
-    """The sum, in the widest of the types."""
+def total(arrays: list[jax.Array], scalar: jax.Array) -> jax.Array:
+    """The sum, in the widest of the types, over all shards of one optimizer with this scalar."""
     dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
-    return functools.reduce(jnp.add, [x.astype(dtype) for x in arrays])
+    # Each leaf over its own shards: one that is whole on all devices counts once.
+    numbers = [over_shards(lax.psum, x.astype(dtype), scalar) for x in arrays]
+    return functools.reduce(jnp.add, numbers)

@@ -24,7 +24,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
-from optax_rprop._dtypes import by_parts, finite_cast, like, reals, widen
+from optax_rprop._dtypes import by_parts, finite_cast, like, over_shards, reals, widen
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._lbfgs import Pairs, each
 from optax_rprop._leaf import Hyperparams
@@ -235,7 +235,7 @@ def _step(
     value_is_finite: jax.Array,
 ) -> tuple[list[jax.Array], Any, jax.Array, jax.Array, list[jax.Array]]:
     """The steps, to be subtracted; the state but for Rprop's; and what `_next_rprop` needs."""
-    largest = _largest(each(jnp.abs, gradients), old.cap.dtype)
+    largest = _largest(each(jnp.abs, gradients), old.cap)
     is_first = old.gradient_scale == 0
     # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
     scale = lax.cond(is_first, lambda: _inverse_power_of_two(largest), lambda: old.gradient_scale)
@@ -250,7 +250,10 @@ def _step(
     pairs = Pairs(old.moves, old.changes, old.next_row, old.num_pairs)
     pairs = _lbfgs.write(pairs, len(old.sy), old.move, change)
     products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
-    before, gained = _lbfgs.dot(old.move, old.gradient), products.sy[old.next_row, old.next_row]
+    before, gained = (
+        _lbfgs.dot(old.move, old.gradient, old.cap),
+        products.sy[old.next_row, old.next_row],
+    )
     is_finite = value_is_finite & (largest * scale < jnp.inf)
     verdict = _judge(before, before + gained, old, is_finite)
 
@@ -259,14 +262,14 @@ def _step(
     turned = each(_turned, gradient, old.gradient, old.turned)
     if box is not None:  # nor has a weight that a bound holds far to go
         turned = each(lambda t, m: jnp.where((m == 0) & ~is_first, 1, t), turned, old.move)
-    all_turned = _lbfgs.total([jnp.sum(1 - t) for t in turned]) == 0
+    all_turned = _lbfgs.total([jnp.sum(1 - t) for t in turned], old.cap) == 0
     is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
     rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
     lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
     begins = lbfgs_acts & measures
 
     # The direction.
-    is_pair = ~verdict.is_rejected & (gained > _lbfgs.least_curvature(old.move, change))
+    is_pair = ~verdict.is_rejected & (gained > _lbfgs.least_curvature(old.move, change, old.cap))
     counts = _lbfgs.which_count(pairs, len(old.sy), is_pair)
     diagonal, products = lax.cond(
         begins,
@@ -276,7 +279,7 @@ def _step(
     of_free = products
     if free is not None:
         counts, of_free = lax.cond(
-            _largest(each(jnp.logical_not, free), scale.dtype) > 0,
+            _largest(each(jnp.logical_not, free), old.cap) > 0,
             lambda: _lbfgs.among(free, pairs, counts, products, diagonal),
             lambda: (counts, products),
         )
@@ -290,7 +293,7 @@ def _step(
         direction = each(lambda d, f: jnp.where(f, d, 0), direction, free)
 
     # Within the trust region.
-    most = _largest(each(_usual_moves, direction, old.usual_move), scale.dtype)
+    most = _largest(each(_usual_moves, direction, old.usual_move), old.cap)
     if free is not None:  # the others to their bounds, if they are not there to the last bit
         direction = each(
             lambda d, f, g, u: jnp.where(f, d, -jnp.sign(g) * u),
@@ -359,17 +362,17 @@ def _step(
         gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
     )
 
-    # Of a point that is not finite: to blame are those that moved to a NaN gradient, or all.
+    # To blame for a point that is not finite: of those that moved, the ones with a NaN gradient.
     is_nan = each(lambda g, m: jnp.isnan(g) & (m != 0), gradient, old.move)
-    blames_all = _lbfgs.total([jnp.sum(nan, dtype=scale.dtype) for nan in is_nan]) == 0
+    only_nan = _lbfgs.total([jnp.sum(nan, dtype=scale.dtype) for nan in is_nan], scale) > 0
     is_error = verdict.is_rejected & measures
-    times = each(
-        lambda nan, m: jnp.where(
-            is_error & (nan | blames_all), _AFTER_ERROR, verdict.gives_up.astype(m.dtype)
-        ).astype(m.dtype),
-        *(is_nan, old.move),
-    )
-    return steps, new, rprop_acts, is_error | verdict.gives_up, times
+    others = jnp.where(verdict.gives_up, 1.0, 0.0)
+
+    def times(nan: jax.Array, move: jax.Array) -> jax.Array:
+        is_blamed = is_error & (nan | (move != 0) & ~only_nan)
+        return jnp.where(is_blamed, _AFTER_ERROR, others).astype(move.dtype)
+
+    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, is_nan, old.move)
 
 
 def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:
@@ -444,10 +447,11 @@ def _inverse_power_of_two(number: jax.Array) -> jax.Array:
     return jnp.where((number > 0) & (number < jnp.inf), power, 0)
 
 
-def _largest(arrays: list[jax.Array], dtype: Any) -> jax.Array:
-    """The largest of all numbers, none of which is below 0; 0 if there are none."""
-    largest = [jnp.max(x, initial=0).astype(dtype) for x in arrays]
-    return functools.reduce(jnp.maximum, largest, jnp.zeros((), dtype))
+def _largest(arrays: list[jax.Array], scalar: jax.Array) -> jax.Array:
+    """The largest of all numbers, none of which is below 0, as the state's scalar; 0 of none."""
+    largest = [jnp.max(x, initial=0).astype(scalar.dtype) for x in arrays]
+    largest = [over_shards(lax.pmax, x, scalar) for x in largest]
+    return functools.reduce(jnp.maximum, largest, jnp.zeros_like(scalar))
 
 
 @jax.jit

@@ -213,7 +213,7 @@ def assert_follows_papers(
     assert_equals(make, found, [part[-1] for part in trace])
 
 
-def assert_equals(make, found, expected):
+def assert_equals(make, found, expected, atol=1e-5):
     """Arrays of the same bits; with momentum but for rounding.
 
     XLA may round a product and a sum at once, and another program may do so elsewhere: a few
@@ -223,7 +223,7 @@ def assert_equals(make, found, expected):
     for got, wanted in zip(found, expected, strict=True):
         if has_lbfgs(make):
             # float32 beside float64: L-BFGS amplifies rounding, up to 1.4e-4 with the oldest JAX.
-            np.testing.assert_allclose(got, wanted, rtol=5e-4, atol=1e-5)
+            np.testing.assert_allclose(got, wanted, rtol=5e-4, atol=atol)
         elif not has_momentum(make):
             streams.assert_same_bits(got, wanted)
         else:

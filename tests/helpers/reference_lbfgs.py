@@ -134,8 +134,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 h = take(countdown, tries)
                 if not np.isfinite(h).all():
                     tries += 1
-                    blamed = np.isnan(h) & (move != 0)
-                    rprop.forget(0.25, distance, blamed if blamed.any() else ~blamed)
+                    moved, is_nan = move != 0, np.isnan(h)
+                    blamed = moved & is_nan if (moved & is_nan).any() else moved
+                    rprop.forget(0.25, distance, blamed)
                     path = back(tries) * path
                     move = rprop.inside(x, path)
                     continue

@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 import optax_rprop
 from helpers import conformance, streams
 from helpers.conformance import (
-    LBFGS,
     LOSSES,
     MOMENTUM,
     STEPS,
@@ -45,9 +44,6 @@ def mesh(request):
     elif not hasattr(jax, "set_mesh"):
         pytest.skip("this JAX has no explicit axes")
     else:
-        if request.node.callspec.params.get("make") in LBFGS and "init" not in request.node.name:
-            # Its inner products over sharded axes do not say how their results lie.
-            request.applymarker(pytest.mark.xfail(strict=True))
         explicit = (jax.sharding.AxisType.Explicit,) * 2
         mesh = jax.sharding.Mesh(devices, axes, axis_types=explicit)
         with jax.set_mesh(mesh):
@@ -94,7 +90,8 @@ def test_follows_papers(make, mesh):
     values = np.float32(np.concatenate([VALUES[name] for name in sorted(SPECS)]))
     gradients = np.concatenate([GRADIENTS[name] for name in sorted(SPECS)], axis=1)
     expected = [part[-1] for part in conformance.trace_of(make, values, gradients)[:2]]
-    conformance.assert_equals(make, map(conformance.flat, (params, step_sizes)), expected)
+    found = map(conformance.flat, (params, step_sizes))
+    conformance.assert_equals(make, found, expected, atol=1e-4)  # sums of 39 products, not of 5
 
 
 @every_kind
