@@ -36,9 +36,9 @@ def rprop_lbfgs(
     and 84%, `rprop_momentum` 40%, 62% and 83%.
 
     With `memory_size` 10, the state holds 28 numbers a weight (`optax.lbfgs` 23): take
-    `rprop_momentum`, which holds two, for large networks; also for deep ones, and where
-    gradients have errors of 1%. On mini-batches use Adam. Parameters of less than 32 bits have
-    a state of float32. The combination is this library's own.
+    `rprop_momentum`, which holds two, for large or deep networks. On mini-batches use Adam.
+    Parameters of less than 32 bits have a state of float32. The combination is this library's
+    own.
 
     Args:
       memory_size: how many pairs are kept (default 10). 20 helps in narrow valleys. It sets the
@@ -122,7 +122,7 @@ def rprop_momentum(
     neither the scale of the loss nor that of a weight matters; there is no line search, the
     loss is not needed, and a step is one evaluation. On 133 CUTEst problems, in float64, it
     solves 83% to 1e-5 in 1,000 evaluations, `irprop_minus` 66%. `rprop_lbfgs` solves as many,
-    most of them far sooner; this one is for large or deep networks, and for noise of 1%.
+    most of them far sooner; this one is for large or deep networks.
 
     The state holds two numbers a weight, as Adam's does, and in each step all devices sum one
     scalar. The method is this library's own. `scale_by_rprop` has it for the other rules that

@@ -363,16 +363,16 @@ def _step(
     )
 
     # To blame for a point that is not finite: of those that moved, the ones with a NaN gradient.
-    is_nan = each(lambda g, m: jnp.isnan(g) & (m != 0), gradient, old.move)
-    only_nan = _lbfgs.total([jnp.sum(nan, dtype=scale.dtype) for nan in is_nan], scale) > 0
+    signs = each(lambda g, m: jnp.sum(jnp.where(m != 0, jnp.sign(g), 0)), gradient, old.move)
+    only_nan = jnp.isnan(_lbfgs.total(signs, old.cap))
     is_error = verdict.is_rejected & measures
     others = jnp.where(verdict.gives_up, 1.0, 0.0)
 
-    def times(nan: jax.Array, move: jax.Array) -> jax.Array:
-        is_blamed = is_error & (nan | (move != 0) & ~only_nan)
+    def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
+        is_blamed = is_error & (move != 0) & (jnp.isnan(gradient) | ~only_nan)
         return jnp.where(is_blamed, _AFTER_ERROR, others).astype(move.dtype)
 
-    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, is_nan, old.move)
+    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, gradient, old.move)
 
 
 def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:

@@ -50,6 +50,7 @@ def entrants(dtype=jnp.float64, box=None, domain=True):
     least = 1e-9 if dtype == jnp.float32 else 1e-14
     wide = {"min_step_size": least, "max_step_size": 1e6}
     found = {
+        "rprop_lbfgs": optax_rprop.rprop_lbfgs(**box),
         "rprop_momentum": optax_rprop.rprop_momentum(**box),
         "rprop_momentum eta- 0.7": optax_rprop.rprop_momentum(eta_minus=0.7, **box),
         "irprop_minus": optax_rprop.irprop_minus(**box),
@@ -57,8 +58,6 @@ def entrants(dtype=jnp.float64, box=None, domain=True):
         "irprop_plus": optax_rprop.irprop_plus(**box),
         "irprop_plus wide": optax_rprop.irprop_plus(**wide, **box),
     }
-    if hasattr(optax_rprop, "rprop_lbfgs"):
-        found["rprop_lbfgs"] = optax_rprop.rprop_lbfgs(**box)
     if domain:
         undo = {"undo_nonfinite": True}
         found["rprop_momentum, undo_nonfinite"] = optax_rprop.rprop_momentum(**undo)
