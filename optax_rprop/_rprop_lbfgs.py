@@ -62,7 +62,8 @@ class ScaleByRpropLbfgsState(NamedTuple):
       turned: 1 for a weight whose gradient has changed sign or is 0, else 0.
       distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
         tell; 0 for one that a bound holds; infinite while Rprop is at work.
-      sy: the inner products of moves and changes, `(memory_size, memory_size)`.
+      sy: the inner products of moves and later changes, `(memory_size, memory_size)`; those with
+        earlier ones mean nothing.
       ydy: those of changes and changes, times the diagonal.
       next_row: an int32 scalar, the row of the next pair.
       num_pairs: likewise, how many there are.
