@@ -364,8 +364,8 @@ def _step(
     )
 
     # To blame for a point that is not finite: of those that moved, the ones with a NaN gradient.
-    signs = each(lambda g, m: jnp.sum(jnp.where(m != 0, jnp.sign(g), 0)), gradient, old.move)
-    only_nan = jnp.isnan(_lbfgs.total(signs, old.cap))
+    moved = each(lambda g, m: jnp.sum(jnp.where(m != 0, abs(jnp.sign(g)), 0)), gradients, old.move)
+    only_nan = jnp.isnan(_lbfgs.total(moved, old.cap))
     is_error = verdict.is_rejected & measures
     others = jnp.where(verdict.gives_up, 1.0, 0.0)
 
