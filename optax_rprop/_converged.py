@@ -81,11 +81,12 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
         own = [next(tolerances) for _ in leaves]
         parts, factor = split(_rprop(state), treedef), _rprop(state).factor
         with_lbfgs = isinstance(state, ScaleByRpropLbfgsState)
-        begins = with_lbfgs and jnp.asarray(state.num_failures) == 0  # step sizes say nothing yet
+        kept = [(leaf, x) for leaf, x in zip(parts, own, strict=True) if leaf.memory is not None]
+        if with_lbfgs:  # step sizes say nothing before it has begun
+            begins = jnp.asarray(state.num_failures) == 0
+            kept = [(leaf, jnp.where(begins, 0, limit)) for leaf, limit in kept]
         by_rprop = [
-            _is_done(leaf._replace(finite_params=None), jnp.where(begins, 0, limit), factor)
-            for leaf, limit in zip(parts, own, strict=True)
-            if leaf.memory is not None
+            _is_done(leaf._replace(finite_params=None), limit, factor) for leaf, limit in kept
         ]
         done.append(jnp.all(jnp.array(by_rprop, dtype=bool)))
         if with_lbfgs:

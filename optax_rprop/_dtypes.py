@@ -50,17 +50,20 @@ def over_shards(reduce: Callable, number: jax.Array, scalar: jax.Array) -> jax.A
 
 def _varying(array: jax.Array) -> frozenset:
     """The axes of a manual mesh; none where JAX does not say, which then refuses to mix them."""
-    type_: Any = jax.typeof(array) if hasattr(jax, "typeof") else None
-    axes = getattr(type_, "vma", None)  # until JAX 0.9
-    return axes or getattr(getattr(type_, "manual_axis_type", None), "varying", frozenset())
+    axes = getattr(_type_of(array), "vma", None)  # until JAX 0.9
+    manual = getattr(_type_of(array), "manual_axis_type", None)
+    return axes or getattr(manual, "varying", frozenset())
 
 
 def on_all_devices(array: jax.Array) -> dict[str, Any]:
     """How a product over sharded axes lies, where the types of mesh axes make JAX ask for it."""
-    type_: Any = jax.typeof(array) if hasattr(jax, "typeof") else None
-    mesh = getattr(getattr(type_, "sharding", None), "mesh", None)
+    mesh = getattr(getattr(_type_of(array), "sharding", None), "mesh", None)
     is_explicit = any("Explicit" in str(kind) for kind in getattr(mesh, "axis_types", None) or ())
     return {"out_sharding": jax.sharding.PartitionSpec()} if is_explicit else {}
+
+
+def _type_of(array: jax.Array) -> Any:
+    return jax.typeof(array) if hasattr(jax, "typeof") else None
 
 
 def by_parts(function: Callable, *trees: Any) -> Any:

@@ -30,6 +30,7 @@ class Pairs(NamedTuple):
 
     moves: list[jax.Array]  # (memory_size, *shape)
     changes: list[jax.Array]
+    memory_size: int
     next_row: jax.Array
     num_pairs: jax.Array  # how many pairs there are, in the rows before
 
@@ -49,13 +50,14 @@ def each(function: Any, *lists: list) -> list:
     return [function(*items) for items in zip(*lists, strict=True)]
 
 
-def write(pairs: Pairs, size: int, move: list[jax.Array], change: list[jax.Array]) -> Pairs:
+def write(pairs: Pairs, move: list[jax.Array], change: list[jax.Array]) -> Pairs:
     """Writes a pair into the next row, over the oldest if there is no other room."""
     s, y = (
         each(lambda ring, new: ring.at[pairs.next_row].set(new), *both)
         for both in ((pairs.moves, move), (pairs.changes, change))
     )
-    return pairs._replace(moves=s, changes=y, num_pairs=jnp.minimum(pairs.num_pairs, size - 1))
+    num_pairs = jnp.minimum(pairs.num_pairs, pairs.memory_size - 1)
+    return pairs._replace(moves=s, changes=y, num_pairs=num_pairs)
 
 
 def multiply(
@@ -99,9 +101,9 @@ def begin(
     return diagonal, products._replace(ydy=ydy, ydg=ydg, gdg=gdg)
 
 
-def which_count(pairs: Pairs, memory_size: int, newest: jax.Array) -> jax.Array:
+def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
     """A mask of rows: all pairs, and the row just written if it is one."""
-    age = (pairs.next_row - jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
+    age = (pairs.next_row - jnp.arange(pairs.memory_size, dtype=jnp.int32)) % pairs.memory_size
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 

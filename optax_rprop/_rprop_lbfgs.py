@@ -248,13 +248,11 @@ def _step(
 
     # The newest pair, and all inner products.
     change = each(jnp.subtract, gradient, old.gradient)
-    pairs = Pairs(old.moves, old.changes, old.next_row, old.num_pairs)
-    pairs = _lbfgs.write(pairs, len(old.sy), old.move, change)
+    pairs = Pairs(old.moves, old.changes, len(old.sy), old.next_row, old.num_pairs)
+    pairs = _lbfgs.write(pairs, old.move, change)
     products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
-    before, gained = (
-        _lbfgs.dot(old.move, old.gradient, old.cap),
-        products.sy[old.next_row, old.next_row],
-    )
+    before = _lbfgs.dot(old.move, old.gradient, old.cap)
+    gained = products.sy[old.next_row, old.next_row]
     is_finite = value_is_finite & (largest * scale < jnp.inf)
     verdict = _judge(before, before + gained, old, is_finite)
 
@@ -271,7 +269,7 @@ def _step(
 
     # The direction.
     is_pair = ~verdict.is_rejected & (gained > _lbfgs.least_curvature(old.move, change, old.cap))
-    counts = _lbfgs.which_count(pairs, len(old.sy), is_pair)
+    counts = _lbfgs.which_count(pairs, is_pair)
     diagonal, products = lax.cond(
         begins,
         lambda: _lbfgs.begin(pairs, counts, products, downhill),
@@ -286,20 +284,18 @@ def _step(
         )
     whole, slope = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill)
     is_downhill = slope < 0
+    follows = [is_downhill & jnp.isfinite(d) for d in whole]
+    limits = old.usual_move
+    if free is not None:  # the others to their bounds, if they are not there to the last bit
+        follows = each(jnp.logical_and, follows, free)
+        limits = each(lambda u, f: jnp.where(f, u, 0), limits, free)
     direction = each(
-        lambda d, g, u: jnp.where(is_downhill & jnp.isfinite(d), d, -jnp.sign(g) * u),
-        *(whole, gradient, old.usual_move),
+        lambda yes, d, g, u: jnp.where(yes, d, -jnp.sign(g) * u),
+        *(follows, whole, gradient, old.usual_move),
     )
-    if free is not None:
-        direction = each(lambda d, f: jnp.where(f, d, 0), direction, free)
 
     # Within the trust region.
-    most = _largest(each(_usual_moves, direction, old.usual_move), old.cap)
-    if free is not None:  # the others to their bounds, if they are not there to the last bit
-        direction = each(
-            lambda d, f, g, u: jnp.where(f, d, -jnp.sign(g) * u),
-            *(direction, free, gradient, old.usual_move),
-        )
+    most = _largest(each(_usual_moves, direction, limits), old.cap)
     part, cap, stretch, is_capped = lax.cond(
         lbfgs_acts,
         lambda: _trust_region(old, verdict, begins, most),
@@ -352,7 +348,7 @@ def _step(
         ),
         turned=keep(old.turned, turned),
         distance=each(lambda d: jnp.where(rprop_acts | verdict.gives_up, jnp.inf, d), distance),
-        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % len(old.sy),
+        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
         countdown=jnp.where(verdict.gives_up, again, countdown),
         num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
@@ -373,7 +369,7 @@ def _step(
         is_blamed = is_error & (move != 0) & (jnp.isnan(gradient) | ~only_nan)
         return jnp.where(is_blamed, _AFTER_ERROR, others).astype(move.dtype)
 
-    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, gradient, old.move)
+    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, gradients, old.move)
 
 
 def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:

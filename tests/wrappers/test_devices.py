@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import optax_rprop
 from helpers import conformance, streams
 from helpers.conformance import (
+    LBFGS,
     LOSSES,
     MOMENTUM,
     STEPS,
@@ -91,7 +92,8 @@ def test_follows_papers(make, mesh):
     gradients = np.concatenate([GRADIENTS[name] for name in sorted(SPECS)], axis=1)
     expected = [part[-1] for part in conformance.trace_of(make, values, gradients)[:2]]
     found = map(conformance.flat, (params, step_sizes))
-    conformance.assert_equals(make, found, expected, atol=1e-4)  # sums of 39 products, not of 5
+    atol = 1e-4 if make is LBFGS[1] else 1e-5  # moves as long as the box: rounding is of its size
+    conformance.assert_equals(make, found, expected, atol)
 
 
 @every_kind
