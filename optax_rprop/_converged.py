@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() then shows the names of types, not their unions
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _checks, _hyperparameters, _leaf
-from optax_rprop._dtypes import by_parts, reals
+from optax_rprop._dtypes import parts, reals
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._leaf import LeafState
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState
@@ -79,25 +80,33 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     done = []
     for state, (_, leaves, treedef) in zip(states, flat, strict=True):
         own = [next(tolerances) for _ in leaves]
-        parts, factor = split(_rprop(state), treedef), _rprop(state).factor
-        with_lbfgs = isinstance(state, ScaleByRpropLbfgsState)
-        kept = [(leaf, x) for leaf, x in zip(parts, own, strict=True) if leaf.memory is not None]
-        if with_lbfgs:  # step sizes say nothing before it has begun
+        limits = treedef.unflatten(own)
+        left = largest_step(_rprop(state), limits)
+        done.append(left <= 1)
+        if isinstance(state, ScaleByRpropLbfgsState):
+            # Step sizes say nothing before it has begun.
             begins = jnp.asarray(state.num_failures) == 0
-            kept = [(leaf, jnp.where(begins, 0, limit)) for leaf, limit in kept]
-        by_rprop = [
-            _is_done(leaf._replace(finite_params=None), limit, factor) for leaf, limit in kept
-        ]
-        done.append(jnp.all(jnp.array(by_rprop, dtype=bool)))
-        if with_lbfgs:
-            near = is_near(*distance_left(state, treedef.unflatten(own)))
-            done[-1] = jnp.where(jnp.asarray(state.countdown) > 0, done[-1], near)
+            near = is_near(*distance_left(state, limits))
+            by_rprop = jnp.where(begins, left == 0, left <= 1)
+            done[-1] = jnp.where(jnp.asarray(state.countdown) > 0, by_rprop, near)
     return jnp.all(jnp.array(done, dtype=bool))
 
 
 def is_near(distance: jax.Array, flatness: jax.Array) -> jax.Array:
     """Whether L-BFGS is done, by the two estimates of `distance_left`."""
     return (distance <= _NEAR) & (flatness <= _FLAT)
+
+
+def largest_step(state: ScaleByRpropState, tolerance: Any) -> jax.Array:
+    """The largest of Rprop's step sizes, in tolerances; 0 where every weight is at rest."""
+    treedef = jax.tree.structure(state.packed)
+    leaves, limits = split(state, treedef), treedef.flatten_up_to(tolerance)
+    largest = [
+        _largest_step(leaf._replace(finite_params=None), limit, state.factor)
+        for leaf, limit in zip(leaves, limits, strict=True)
+    ]
+    none = jnp.zeros(())
+    return functools.reduce(jnp.maximum, [x.astype(none.dtype) for x in largest], none)
 
 
 def _rprop(state: Any) -> ScaleByRpropState:
@@ -154,25 +163,25 @@ def _distance_left(
 
 
 @jax.jit
-def _is_done(
+def _largest_step(
     leaf: LeafState, tolerance: jax.typing.ArrayLike, factor: jax.Array | None
 ) -> jax.Array:
-    """Whether every weight of a leaf is at rest, or its step size at or below a tolerance.
+    """The largest step size of a leaf, in tolerances; a weight at rest makes none.
 
-    A step size that is small by domain errors alone does not count; and a move along the
-    average has to be as small.
+    A step size that is small by domain errors alone counts as it was before; and so does a
+    move along the average.
     """
 
-    def not_done(leaf: LeafState) -> jax.Array:
+    def of_part(leaf: LeafState) -> jax.Array:
         leaf = _leaf.unpack(leaf)
         memory = leaf.memory
-        limit = _hyperparameters.broadcast(tolerance, memory.step_size)
-        small = memory.step_size <= limit
+        size = memory.step_size
         if leaf.unshrunk is not None:
-            small &= lax.abs(leaf.unshrunk) <= limit
-        done = small | memory.at_rest
+            size = jnp.maximum(size, lax.abs(leaf.unshrunk))
+        size = jnp.where(memory.at_rest, 0, size)
         if factor is not None:
-            done &= lax.abs(leaf.average) * factor.astype(limit.dtype) <= limit
-        return jnp.any(~done).astype(limit.dtype)
+            size = jnp.maximum(size, lax.abs(leaf.average) * factor.astype(size.dtype))
+        limit = _hyperparameters.broadcast(tolerance, size)
+        return jnp.max(jnp.where(size > 0, size / limit, 0), initial=0)
 
-    return by_parts(not_done, leaf) == 0
+    return functools.reduce(jnp.maximum, map(of_part, parts(leaf)))

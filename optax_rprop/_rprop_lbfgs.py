@@ -43,7 +43,7 @@ _RECENT = 0.1  # of the average of Rprop's moves
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times `distance`
 _MOST_DOUBLINGS = 20
-_FORGET = 0.1  # times the distance before, at each point
+_FORGET = 0.01  # times the distance before, at each point
 
 
 class ScaleByRpropLbfgsState(NamedTuple):
@@ -323,13 +323,14 @@ def _step(
 
     is_known = lbfgs_acts & is_downhill
 
-    # Near a minimum it shrinks at once, but it forgets only by and by, lest one step mislead.
-    def far(d: jax.Array, before: jax.Array, usual: jax.Array) -> jax.Array:
-        least = _FORGET * jnp.where(before < jnp.inf, before, usual)
+    # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
+    # on in rounding errors.
+    def far(d: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
+        least = jnp.maximum(abs(last), _FORGET * jnp.where(before < jnp.inf, before, 0))
         now = jnp.where(jnp.isfinite(d), abs(d), jnp.inf)
         return jnp.where(is_known, jnp.maximum(now, least), before)
 
-    distance = each(far, whole, old.distance, old.usual_move)
+    distance = each(far, whole, old.distance, old.move)
     if free is not None:
         distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
     again = 1 + _STEPS_AGAIN * 2 ** jnp.minimum(old.num_failures, _MOST_DOUBLINGS)

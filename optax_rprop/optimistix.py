@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from optax_rprop import _checks, _hyperparameters
-from optax_rprop._converged import converged, distance_left, is_near
+from optax_rprop._converged import distance_left, is_near, largest_step
 from optax_rprop._dtypes import widen
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
 
@@ -52,8 +52,8 @@ class _State(eqx.Module, Generic[Y]):
     is_near: Bool[Array, ""]  # within the tolerance, as far as L-BFGS can tell
     quiet_steps: Int[Array, ""]  # how many, up to now, all step sizes were small
     idle_steps: Int[Array, ""]  # since the last gain
-    best: Scalar  # the least value, and the least distance in tolerances
-    nearest: Scalar
+    best: Scalar  # the least value
+    least_left: Array  # the least distance, of L-BFGS and of Rprop, in tolerances
     rprop: ScaleByRpropLbfgsState
 
 
@@ -164,8 +164,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
         false, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(f, jnp.inf)
         rprop = self._rprop(y).init(y)
-        nearest = jnp.full_like(rprop.cap, jnp.inf)
-        return _State(zero, y, f, false, false, false, zero, zero, inf, nearest, rprop)
+        left = jnp.full(2, jnp.inf, rprop.cap.dtype)
+        return _State(zero, y, f, false, false, false, zero, zero, inf, left, rprop)
 
     def step(
         self, fn: Fn[Y, Aux], y: Y, args: PyTree, options: Options, state: _State[Y], tags: Tags
@@ -191,15 +191,18 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         is_base = is_usable & (rprop.num_tries == 0)  # not one that L-BFGS goes back from
         lbfgs_works = rprop.countdown == 0
         distance, flatness = distance_left(rprop, tolerances)
-        is_quiet = ~lbfgs_works & is_base & converged(rprop.rprop, quiet)
+        largest = largest_step(rprop.rprop, quiet)
+        is_quiet = is_base & (largest <= 1)
         # Steps of L-BFGS in between do not count. Step sizes that an edge made small must grow.
         least = jnp.where(is_usable, 0, -_QUIET_STEPS)
         quiet_steps = jnp.where(
             lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, least)
         )
-        is_at_rest = ~lbfgs_works & converged(rprop.rprop, 0.0)
-        is_done = (lbfgs_works & is_near(distance, flatness)) | is_at_rest
-        gains = (f < state.best) | (distance < state.nearest / 2)
+        is_done = jnp.where(lbfgs_works, is_near(distance, flatness), largest == 0)
+        # Of L-BFGS and of Rprop, each while it is at work.
+        of_lbfgs = lbfgs_works == jnp.array([True, False])
+        left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
+        gains = (f < state.best) | jnp.any(left < state.least_left / 2)
         new_state = _State(
             num_steps=state.num_steps + 1,
             y=y,
@@ -211,7 +214,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             quiet_steps=quiet_steps,
             idle_steps=jnp.where(gains, 0, state.idle_steps + 1),
             best=jnp.fmin(state.best, f),
-            nearest=jnp.fmin(state.nearest, distance),
+            least_left=jnp.fmin(state.least_left, left),
             rprop=rprop,
         )
         new_y: Any = optax.apply_updates(cast(Any, y), jax.tree.map(jnp.negative, steps))

@@ -159,7 +159,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 free = ~(((x <= least) & (g > 0)) | ((x >= most) & (g < 0)))
                 d = direction(g, pairs, diagonal, free)
                 if d is not None and d @ g < 0:
-                    distance = np.maximum(abs(d), 0.1 * (distance if known else usual))
+                    faded = 0.01 * distance if known else 0
+                    distance = np.maximum(np.maximum(abs(d), abs(move)), faded)
                     distance, known = np.where(free, distance, 0), True
                 else:
                     d = np.where(free, -np.sign(g) * usual, 0)

@@ -99,7 +99,7 @@ def test_implicit_derivative():
 
     @jax.jit
     def minimum(args):
-        solver = RpropMinimiser(1e-7, 1e-7, lower=1e-3)
+        solver = RpropMinimiser(1e-9, 1e-9, lower=1e-3)
         return optimistix.minimise(fn, solver, jnp.ones(2), args).value
 
     args = jnp.array([2.0, 3.0])

@@ -151,6 +151,28 @@ def test_tolerances_that_do_not_fit():
         RpropMinimiser(1e-3, 1e-3, lower=1.0, upper=0.0)
 
 
+def test_each_weight_has_its_own_tolerance():
+    """A loose one ends early."""
+    target = {"small": 3e-7, "large": jnp.array([1e5, 2e5])}
+
+    def fn(y, args):
+        return (y["small"] / 3e-7 - 1) ** 2 + jnp.sum((y["large"] / target["large"] - 1) ** 2)
+
+    def solve_to(rtol, atol):
+        start = {"small": jnp.array(1e-7), "large": jnp.array([1e4, 1e4])}
+        solver = RpropMinimiser(rtol, atol)
+        return optimistix.minimise(fn, solver, start, max_steps=2000, throw=False)
+
+    tight = {"small": 1e-12, "large": np.array([1e-6, 1.0])}
+    for rtol, atol in ((0.0, tight), (1e-5, 0.0), ({"small": 1e-5, "large": 0.0}, tight)):
+        solution = solve_to(rtol, atol)
+        assert solution.result == RESULTS.successful
+        np.testing.assert_allclose(solution.value["small"], 3e-7, rtol=1e-5)
+        np.testing.assert_allclose(solution.value["large"], target["large"], rtol=1e-5)
+    loose = solve_to(0.0, {"small": 1e-12, "large": 100.0})
+    assert loose.stats["num_steps"] < solution.stats["num_steps"]
+
+
 @pytest.mark.parametrize("n", [2, 10])
 def test_rosenbrock_in_time(n):
     def rosenbrock(y, args):
