@@ -16,6 +16,7 @@ the first gradient, so that no loss is too large or too small for sums of produc
 from __future__ import annotations  # help() then shows the names of types, not their unions
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from jax import lax
 from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
 from optax_rprop._dtypes import by_parts, finite_cast, like, over_shards, reals, widen
 from optax_rprop._hyperparameters import PerWeight
-from optax_rprop._lbfgs import Pairs, each
+from optax_rprop._lbfgs import Pairs, Products, each
 from optax_rprop._leaf import Hyperparams
 from optax_rprop._state import ScaleByRpropState
 from optax_rprop._transform import beside, scale_by_rprop
@@ -132,11 +133,8 @@ def scale_by_rprop_lbfgs(
     """
     if not isinstance(memory_size, int) or memory_size < 1:
         raise ValueError(f"{memory_size=} must be a whole number, at least 1: a learning rate?")
-    first = scale_by_rprop(
-        None, 0.5, 1.2, 0.0, _packing.LARGEST_STEP_SIZE, momentum=0.8, lower=lower, upper=upper
-    )
+    first = _rprop(lower, upper)
     in_a_box = lower is not None or upper is not None
-    box_alone = Hyperparams(None, None, None, None, None, lower, upper)
 
     def init(params: optax.Params) -> Any:
         def full(number: float, *rows: int) -> Any:
@@ -170,50 +168,61 @@ def scale_by_rprop_lbfgs(
     ) -> tuple[optax.Updates, Any]:
         del extra_args
         _checks.check_state(state, ScaleByRpropLbfgsState, {})
-        rprop_steps, rprop = first.update(updates, state.rprop, params)
-        paths, gradients, treedef = _hyperparameters.flatten(updates)
-        if all(gradient is None for gradient in gradients):
-            return updates, state
-
-        def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
-            both = zip(treedef.flatten_up_to(tree), gradients, strict=True)
-            return [leaf for leaf, gradient in both if gradient is not None]
-
-        def with_rest(leaves: list, tree: Any) -> Any:
-            rest, olds = iter(leaves), treedef.flatten_up_to(tree)
-            both = zip(olds, gradients, strict=True)
-            return treedef.unflatten([o if g is None else next(rest) for o, g in both])
-
-        box = None
-        if in_a_box:
-            given = _hyperparameters.per_leaf(box_alone, paths, gradients)
-            box = [
-                (part, *_hyperparameters.bounds(own, part))
-                for own, parameter in zip(
-                    moving(treedef.unflatten(given)), moving(params), strict=True
-                )
-                for part in reals([parameter])
-            ]
-        names = (*_TREES, "uncut") if in_a_box else _TREES
-        trees = {name: moving(getattr(state, name)) for name in names}
-        steps, new, rprop_acts, forgets, times = _step(
-            reals(gradients),
-            reals(moving(rprop_steps)),
-            state._replace(rprop=None, **{name: reals(tree) for name, tree in trees.items()}),
-            box,
-            jnp.asarray(True) if value is None else jnp.isfinite(value),
-        )
-        new_trees = {
-            name: with_rest(like(getattr(new, name), tree), getattr(state, name))
-            for name, tree in trees.items()
-        }
-        times = with_rest(
-            like(times, trees["distance"]), jax.tree.map(jnp.zeros_like, state.distance)
-        )
-        rprop = _next_rprop(state.rprop, rprop, rprop_acts, forgets, times, state.distance)
-        return treedef.unflatten(like(steps, gradients)), new._replace(rprop=rprop, **new_trees)
+        _checks.check_arguments(params, in_a_box, value, False)
+        params = params if in_a_box else None
+        value_is_finite = True if value is None else jnp.isfinite(value)
+        return _update(updates, state, params, lower, upper, value_is_finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rprop(lower: Any, upper: Any) -> optax.GradientTransformationExtraArgs:
+    limits = 0.0, _packing.LARGEST_STEP_SIZE
+    return scale_by_rprop(None, 0.5, 1.2, *limits, momentum=0.8, lower=lower, upper=upper)
+
+
+@jax.jit  # outside of jit, one program for all optimizers of these shapes
+def _update(
+    updates: optax.Updates, state: Any, params: Any, lower: Any, upper: Any, value_is_finite: Any
+) -> tuple[optax.Updates, Any]:
+    """Trees at the door and at the exit; inside, lists of real arrays."""
+    paths, gradients, treedef = _hyperparameters.flatten(updates)
+    if all(gradient is None for gradient in gradients):
+        return updates, state
+
+    def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
+        both = zip(treedef.flatten_up_to(tree), gradients, strict=True)
+        return [leaf for leaf, gradient in both if gradient is not None]
+
+    def as_tree(arrays: list, tree: Any) -> Any:  # the others are those of a tree
+        rest, olds = iter(like(arrays, moving(tree))), treedef.flatten_up_to(tree)
+        both = zip(olds, gradients, strict=True)
+        return treedef.unflatten([old if g is None else next(rest) for old, g in both])
+
+    box, names = None, _TREES
+    if lower is not None or upper is not None:
+        names = (*_TREES, "uncut")
+        given = Hyperparams(None, None, None, None, None, lower, upper)
+        own = moving(treedef.unflatten(_hyperparameters.per_leaf(given, paths, gradients)))
+        box = [
+            (part, *_hyperparameters.bounds(bounds, part))
+            for bounds, parameter in zip(own, moving(params), strict=True)
+            for part in reals([parameter])
+        ]
+    old = state._replace(**{name: reals(moving(getattr(state, name))) for name in names})
+
+    def rprop() -> tuple[list[jax.Array], Any]:
+        steps, new = _rprop(lower, upper).update(updates, state.rprop, params)
+        return each(lambda step, m: -step.astype(m.dtype), reals(moving(steps)), old.move), new
+
+    def forget(forgets: jax.Array, times: list[jax.Array]) -> Any:
+        packed = each(_forget, reals(moving(state.rprop.packed)), old.distance, times)
+        average = jax.tree.map(lambda a: jnp.where(forgets, 0, a), state.rprop.average)
+        return state.rprop._replace(packed=as_tree(packed, state.rprop.packed), average=average)
+
+    steps, new = _step(reals(gradients), old, box, value_is_finite, rprop, forget)
+    trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in names}
+    return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
 
 class _Verdict(NamedTuple):
@@ -227,15 +236,28 @@ class _Verdict(NamedTuple):
     is_short: jax.Array  # and nearly as steeply as where it began
 
 
-@jax.jit
+class _Turn(NamedTuple):
+    """What one of the three makes: a move, before bounds cut it, and parts of the new state."""
+
+    move: list[jax.Array]
+    rprop: ScaleByRpropState
+    diagonal: list[jax.Array]
+    distance: list[jax.Array]
+    ydy: jax.Array
+    cap: jax.Array
+    stretch: jax.Array
+    is_capped: jax.Array
+
+
 def _step(
     gradients: list[jax.Array],
-    rprop_steps: list[jax.Array],
     old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
     box: list | None,
     value_is_finite: jax.Array,
-) -> tuple[list[jax.Array], Any, jax.Array, jax.Array, list[jax.Array]]:
-    """The steps, to be subtracted; the state but for Rprop's; and what `_next_rprop` needs."""
+    rprop: Callable,
+    forget: Callable,
+) -> tuple[list[jax.Array], Any]:
+    """The steps, to be subtracted, and the new state."""
     largest = _largest(each(jnp.abs, gradients), old.cap)
     is_first = old.gradient_scale == 0
     # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
@@ -251,10 +273,14 @@ def _step(
     pairs = Pairs(old.moves, old.changes, len(old.sy), old.next_row, old.num_pairs)
     pairs = _lbfgs.write(pairs, old.move, change)
     products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
-    before = _lbfgs.dot(old.move, old.gradient, old.cap)
-    gained = products.sy[old.next_row, old.next_row]
+    # Of the last move: the slope at its end, and by how much it has grown.
+    after, growth = products.sg[old.next_row], products.sy[old.next_row, old.next_row]
+    if box is not None:
+        after = _lbfgs.dot(old.move, gradient, old.cap)
     is_finite = value_is_finite & (largest * scale < jnp.inf)
-    verdict = _judge(before, before + gained, old, is_finite)
+    verdict = _judge(after - growth, after, old, is_finite)
+    is_pair = ~verdict.is_rejected & (growth > 0)
+    counts = _lbfgs.which_count(pairs, is_pair)
 
     # Whose turn it is.
     measures, left = old.countdown > 0, old.countdown - 1
@@ -265,11 +291,88 @@ def _step(
     is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
     rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
     lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
-    begins = lbfgs_acts & measures
 
-    # The direction.
-    is_pair = ~verdict.is_rejected & (gained > _lbfgs.least_curvature(old.move, change, old.cap))
-    counts = _lbfgs.which_count(pairs, is_pair)
+    def back() -> _Turn:
+        # Along the path of the whole move in the box: so bounds are met, however short it gets.
+        path = each(
+            lambda whole, made: verdict.portion.astype(made.dtype) * whole - made,
+            *(old.move if box is None else old.uncut, old.move),
+        )
+        distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
+        new = forget(measures | verdict.gives_up, _times(gradients, old, verdict))
+        return unchanged._replace(move=path, rprop=new, distance=distance)
+
+    def by_rprop() -> _Turn:
+        move, new = rprop()
+        far = each(lambda u: u + jnp.inf, old.usual_move)
+        return unchanged._replace(move=move, rprop=new, distance=far)
+
+    def by_lbfgs() -> _Turn:
+        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, verdict, unchanged)
+
+    unchanged = _Turn(
+        *(old.move, old.rprop, old.diagonal, old.distance),
+        *(products.ydy, old.cap, old.stretch, old.is_capped),
+    )
+    whose = jnp.where(verdict.is_rejected, 0, jnp.where(rprop_acts, 1, 2))
+    turn = lax.switch(whose, (back, by_rprop, by_lbfgs))
+
+    steps = each(lambda move, g: finite_cast(-move, g.dtype), turn.move, gradients)
+    if box is not None:
+        steps = each(lambda step, b: _box.clip_step(b[0], step, *b[1:]).step, steps, box)
+    made = each(lambda step, move: -step.astype(move.dtype), steps, turn.move)
+    if free is not None:  # no pair is made of the rounding by which a weight misses its bound
+        made = each(lambda m, f: jnp.where(f | verdict.is_rejected, m, 0), made, free)
+
+    def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
+        return jnp.where(verdict.is_rejected, last + move, move)
+
+    def keep(before: list, after: list) -> list:
+        return each(functools.partial(jnp.where, verdict.is_rejected), before, after)
+
+    def usual(before: jax.Array, move: jax.Array) -> jax.Array:
+        return jnp.where(rprop_acts, before + _RECENT * (abs(move) - before), before)
+
+    again = 1 + _STEPS_AGAIN * 2 ** jnp.minimum(old.num_failures, _MOST_DOUBLINGS)
+    countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
+    return steps, old._replace(
+        rprop=turn.rprop,
+        gradient=keep(old.gradient, gradient),
+        move=each(after_last, made, old.move),
+        uncut=None if box is None else each(after_last, turn.move, old.move),
+        moves=pairs.moves,
+        changes=pairs.changes,
+        sy=products.sy,
+        ydy=turn.ydy,
+        diagonal=turn.diagonal,
+        usual_move=each(usual, old.usual_move, made),
+        turned=keep(old.turned, turned),
+        distance=turn.distance,
+        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
+        num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
+        countdown=jnp.where(verdict.gives_up, again, countdown),
+        num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
+        num_tries=jnp.where(verdict.gives_up, 0, verdict.num_tries),
+        cap=turn.cap,
+        stretch=turn.stretch,
+        is_capped=turn.is_capped,
+        gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
+    )
+
+
+def _by_lbfgs(
+    old: Any,
+    pairs: Pairs,
+    counts: jax.Array,
+    products: Products,
+    gradient: list[jax.Array],
+    downhill: list[jax.Array],
+    free: list[jax.Array] | None,
+    verdict: _Verdict,
+    unchanged: _Turn,
+) -> _Turn:
+    """The direction of L-BFGS, within the trust region."""
+    begins = old.countdown > 0
     diagonal, products = lax.cond(
         begins,
         lambda: _lbfgs.begin(pairs, counts, products, downhill),
@@ -282,9 +385,8 @@ def _step(
             lambda: _lbfgs.among(free, pairs, counts, products, diagonal),
             lambda: (counts, products),
         )
-    whole, slope = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill)
-    is_downhill = slope < 0
-    follows = [is_downhill & jnp.isfinite(d) for d in whole]
+    whole, is_known = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill), jnp.any(counts)
+    follows = [is_known & jnp.isfinite(d) for d in whole]
     limits = old.usual_move
     if free is not None:  # the others to their bounds, if they are not there to the last bit
         follows = each(jnp.logical_and, follows, free)
@@ -293,35 +395,8 @@ def _step(
         lambda yes, d, g, u: jnp.where(yes, d, -jnp.sign(g) * u),
         *(follows, whole, gradient, old.usual_move),
     )
-
-    # Within the trust region.
     most = _largest(each(_usual_moves, direction, limits), old.cap)
-    part, cap, stretch, is_capped = lax.cond(
-        lbfgs_acts,
-        lambda: _trust_region(old, verdict, begins, most),
-        lambda: (jnp.zeros_like(old.cap), old.cap, old.stretch, old.is_capped),
-    )
-
-    def move(step: jax.Array, direction: jax.Array, made: jax.Array, uncut: jax.Array) -> jax.Array:
-        portion, forward = (x.astype(made.dtype) for x in (verdict.portion, part))
-        on = jnp.where(rprop_acts, -step.astype(made.dtype), forward * direction)
-        return jnp.where(verdict.is_rejected, portion * uncut - made, on)
-
-    # Back along the path of the whole move in the box: so bounds are met, however short it gets.
-    last_uncut = old.move if box is None else old.uncut
-    moves = each(move, rprop_steps, direction, old.move, last_uncut)
-    steps = each(lambda move, g: finite_cast(-move, g.dtype), moves, gradients)
-    if box is not None:
-        steps = each(lambda step, b: _box.clip_step(b[0], step, *b[1:]).step, steps, box)
-    made = each(lambda step, move: -step.astype(move.dtype), steps, moves)
-
-    def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
-        return jnp.where(verdict.is_rejected, last + move, move)
-
-    def keep(before: list, after: list) -> list:
-        return each(functools.partial(jnp.where, verdict.is_rejected), before, after)
-
-    is_known = lbfgs_acts & is_downhill
+    part, *region = _trust_region(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
     # on in rounding errors.
@@ -333,44 +408,26 @@ def _step(
     distance = each(far, whole, old.distance, old.move)
     if free is not None:
         distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
-    again = 1 + _STEPS_AGAIN * 2 ** jnp.minimum(old.num_failures, _MOST_DOUBLINGS)
-    countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
-    new = old._replace(
-        gradient=keep(old.gradient, gradient),
-        move=each(after_last, made, old.move),
-        uncut=None if box is None else each(after_last, moves, old.move),
-        moves=pairs.moves,
-        changes=pairs.changes,
-        sy=products.sy,
-        ydy=products.ydy,
-        diagonal=diagonal,
-        usual_move=each(
-            lambda u, m: jnp.where(rprop_acts, u + _RECENT * (abs(m) - u), u), old.usual_move, made
-        ),
-        turned=keep(old.turned, turned),
-        distance=each(lambda d: jnp.where(rprop_acts | verdict.gives_up, jnp.inf, d), distance),
-        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
-        num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
-        countdown=jnp.where(verdict.gives_up, again, countdown),
-        num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
-        num_tries=jnp.where(verdict.gives_up, 0, verdict.num_tries),
-        cap=cap,
-        stretch=stretch,
-        is_capped=is_capped,
-        gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
-    )
+    move = each(lambda d: part.astype(d.dtype) * d, direction)
+    return _Turn(move, unchanged.rprop, diagonal, distance, products.ydy, *region)
 
-    # To blame for a point that is not finite: of those that moved, the ones with a NaN gradient.
+
+def _times(gradients: list[jax.Array], old: Any, verdict: _Verdict) -> list[jax.Array]:
+    """How much of its step size a weight that moved keeps after a rejected move; 0 for all of it.
+
+    Where not 0, it forgets its sign, too: without a move, none has been kept. To blame for a
+    point that is not finite are, of those that moved, the ones with a NaN gradient, or else all.
+    """
     moved = each(lambda g, m: jnp.sum(jnp.where(m != 0, abs(jnp.sign(g)), 0)), gradients, old.move)
     only_nan = jnp.isnan(_lbfgs.total(moved, old.cap))
-    is_error = verdict.is_rejected & measures
-    others = jnp.where(verdict.gives_up, 1.0, 0.0)
+    else_by = jnp.where(verdict.gives_up, 1.0, 0.0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
-        is_blamed = is_error & (move != 0) & (jnp.isnan(gradient) | ~only_nan)
-        return jnp.where(is_blamed, _AFTER_ERROR, others).astype(move.dtype)
+        after_error = jnp.where(jnp.isnan(gradient) | ~only_nan, _AFTER_ERROR, 1.0)
+        after_error = jnp.where(move != 0, after_error, 0.0)
+        return jnp.where(old.countdown > 0, after_error, else_by).astype(move.dtype)
 
-    return steps, new, rprop_acts, is_error | verdict.gives_up, each(times, gradients, old.move)
+    return each(times, gradients, old.move)
 
 
 def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:
@@ -378,7 +435,7 @@ def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> 
     measures = old.countdown > 0
 
     def verdict(finite: bool) -> _Verdict:
-        nowhere = ~measures & (before == 0)
+        nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
         overshot = ~measures & (after > _STEEP * abs(before))
         is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
@@ -452,31 +509,12 @@ def _largest(arrays: list[jax.Array], scalar: jax.Array) -> jax.Array:
     return functools.reduce(jnp.maximum, largest, jnp.zeros_like(scalar))
 
 
-@jax.jit
-def _next_rprop(
-    old: ScaleByRpropState,
-    new: ScaleByRpropState,
-    acts: jax.Array,
-    forgets: jax.Array,
-    times: optax.Params,
-    distance: optax.Params,
-) -> ScaleByRpropState:
-    """Rprop's state: the next where it acts, else as it was.
+def _forget(packed: jax.Array, distance: jax.Array, times: jax.Array) -> jax.Array:
+    """Rprop's step size and sign, where it is to begin again.
 
-    Where L-BFGS gives up, Rprop begins again, by steps that do not throw the weights far off a
-    minimum that may be near; and after a point that is not finite by shorter ones. It `forgets`
-    the average, and signs; but a weight with `times` 0 keeps its sign and step size.
+    By steps that do not throw the weights far off a minimum that may be near.
     """
-
-    def forget(packed: jax.Array, distance: jax.Array, times: jax.Array) -> jax.Array:
-        size = _packing.unpack(packed).step_size
-        near = jnp.where(distance > 0, _MOST_DISTANCES * distance, jnp.inf).astype(size.dtype)
-        size = _packing.clip_to_range(jnp.minimum(size, near) * times.astype(size.dtype))
-        return jnp.where(times > 0, _packing.pack_initial(size).astype(packed.dtype), packed)
-
-    forgotten = old._replace(
-        packed=jax.tree.map(functools.partial(by_parts, forget), old.packed, distance, times),
-        average=jax.tree.map(jnp.zeros_like, old.average),
-    )
-    kept = jax.tree.map(functools.partial(jnp.where, forgets), forgotten, old)
-    return jax.tree.map(functools.partial(jnp.where, acts), new, kept)
+    size = _packing.unpack(packed).step_size
+    near = jnp.where(distance > 0, _MOST_DISTANCES * distance, jnp.inf).astype(size.dtype)
+    size = _packing.clip_to_range(jnp.minimum(size, near) * times.astype(size.dtype))
+    return jnp.where(times > 0, _packing.pack_initial(size).astype(packed.dtype), packed)

@@ -108,12 +108,13 @@ def test_lbfgs_copies_no_pairs():
 
 
 def test_lbfgs_sums_over_256_chips_at_once():
-    """All inner products in one; two maxima; and one more where L-BFGS begins, in a branch."""
+    """All inner products in one, after a maximum. Of the branches, of which one or two are taken:
+    along the average of Rprop, for the trust region, for a diagonal, and for who is to blame."""
     sharding = accelerators.over_256_chips()
     compiled = accelerators.compile_step(optax_rprop.rprop_lbfgs(), (32_768, 16_384), sharding)
     branches, entry = compiled.as_text().split("\nENTRY ")
     sent = [re.findall(accelerators.COLLECTIVE, part) for part in (branches, entry)]
-    assert sent == [[" all-reduce("], [" all-reduce("] * 3]
+    assert sent == [[" all-reduce("] * 4, [" all-reduce("] * 2]
 
 
 def test_a_collective_would_be_seen():

@@ -132,17 +132,19 @@ def test_lbfgs_writes_its_pairs_where_they_are():
     compiled = jitted.lower(params, optimizer.init(params), params).compile()
     assert f"f32[10,{WEIGHTS}]" in compiled.as_text()
     assert not re.search(rf"= f32\[10,{WEIGHTS}\]\S* copy\(", compiled.as_text())
-    # As much as seven arrays of the size of a weight, where a ring has ten.
-    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 7.1 * WEIGHTS
+    # As much as eight arrays of the size of a weight, where a ring has ten.
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * 8.1 * WEIGHTS
 
 
 def test_lbfgs_sums_over_devices_at_once():
-    """All inner products in one sum, and two maxima, which it needs or which need it."""
+    """All inner products in one, after a maximum."""
     devices = jax.sharding.Mesh(jax.devices("cpu")[:2], "rows")
     rows = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("rows"))
     params, optimizer = jax.device_put(jnp.zeros(WEIGHTS), rows), optax_rprop.rprop_lbfgs()
     text = jax.jit(optimizer.update).lower(params, optimizer.init(params)).compile().as_text()
-    assert len(re.findall(r"all-reduce(?:-start)?\(", text.split("\nENTRY ")[1])) == 3
-    # Where L-BFGS begins, for a diagonal from the pairs.
-    assert len(re.findall(r"all-reduce(?:-start)?\(", text)) <= 5
+    branches, entry = text.split("\nENTRY ")
+    sent = [len(re.findall(r"all-reduce(?:-start)?\(", part)) for part in (branches, entry)]
+    # Along the average of Rprop, for the trust region, for a diagonal, which this compiler makes
+    # two, and for who is to blame.
+    assert sent == [5, 2]
     assert not re.search(r"(?:all-gather|all-to-all|collective-permute)(?:-start)?\(", text)

@@ -39,13 +39,13 @@ class Rprop:
         both = zip(self.weights, g, strict=True)
         return np.array([weight.update("irprop_minus", own, coefficient) for weight, own in both])
 
-    def forget(self, times, distances, blamed):
-        """All but the step sizes, which become no longer than 100 distances."""
-        for weight, distance, is_blamed in zip(self.weights, distances, blamed, strict=True):
+    def forget(self, times, distances):
+        """The average, and the signs of those of whose step sizes a part is kept."""
+        for weight, part, distance in zip(self.weights, times, distances, strict=True):
             weight.average = 0.0
-            if is_blamed:
+            if part > 0:
                 size = min(weight.step_size, 100 * distance) if distance > 0 else weight.step_size
-                weight.step_size, weight.sign = max(size * times, 2.0**-478), 0
+                weight.step_size, weight.sign = max(size * part, 2.0**-478), 0
 
     def inside(self, x, path):
         """The move along a path, cut at the bounds."""
@@ -63,7 +63,7 @@ def back(tries):
 
 
 def is_curved(s, y):
-    return s @ y > 1e-10 * (abs(s) @ abs(y))
+    return s @ y > 0
 
 
 def secants(pairs):
@@ -114,19 +114,25 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
         if len(trace) == evaluations:
             raise Finished
         sizes, signs = zip(*((own.step_size, own.sign) for own in rprop.weights), strict=True)
-        trace.append((x + move, sizes, signs, distance, countdown, tries, len(pairs), failures))
+        trace.append((x + step, sizes, signs, distance, countdown, tries, len(pairs), failures))
         if len(pairs) == memory_size:  # the oldest is written over, whatever comes of it
             del pairs[0]
-        return np.asarray(gradient(x + move))
+        return np.asarray(gradient(x + step))
 
     def remember(h):
         if is_curved(move, h - g):
             pairs.append((move, h - g))
 
     countdown, usual, turned = MOST + 1, 0 * x, np.zeros(len(x), bool)
-    move = path = g = 0 * x
+    # A move is what pairs are made of: not of the rounding by which a weight misses its bound.
+    step = move = path = g = 0 * x
     tries, is_first, in_a_box = 0, True, np.isfinite(lower) or np.isfinite(upper)
     unit = float(np.finfo(float).eps)  # a cut move may miss a bound by so much of it
+
+    def free_of_bounds(x, g):
+        least, most = lower + unit * abs(lower), upper - unit * abs(upper)
+        return ~(((x <= least) & (g > 0)) | ((x >= most) & (g < 0)))
+
     try:
         while True:
             # 1. Rprop, from wherever the last move ends.
@@ -136,49 +142,53 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     tries += 1
                     moved, is_nan = move != 0, np.isnan(h)
                     blamed = moved & is_nan if (moved & is_nan).any() else moved
-                    rprop.forget(0.25, distance, blamed)
+                    rprop.forget(np.where(moved, np.where(blamed, 0.25, 1), 0), distance)
                     path = back(tries) * path
-                    move = rprop.inside(x, path)
+                    step = move = rprop.inside(x, path)
                     continue
                 tries = 0
                 remember(h)
                 turned |= (np.sign(g) * np.sign(h) < 0) | (h == 0)
                 if in_a_box and not is_first:
                     turned |= move == 0
-                x, g, is_first, countdown = x + move, h, False, countdown - 1
+                x, g, is_first, countdown = x + step, h, False, countdown - 1
                 early = failures == 0 and turned.all() and countdown <= MOST - LEAST
                 if countdown == 0 or early:
                     break
-                path = move = rprop.move(x, g)
+                path = step = rprop.move(x, g)
+                move = np.where(free_of_bounds(x, g), step, 0)
                 usual = 0.9 * usual + 0.1 * abs(move)
             # 2. L-BFGS.
             diagonal = secants(pairs) if pairs else 0 * x
             cap, stretch, gives_up, known = CAP, 1.0, False, False
             while not gives_up:
-                least, most = lower + unit * abs(lower), upper - unit * abs(upper)
-                free = ~(((x <= least) & (g > 0)) | ((x >= most) & (g < 0)))
+                free = free_of_bounds(x, g)
                 d = direction(g, pairs, diagonal, free)
-                if d is not None and d @ g < 0:
+                if d is not None:
                     faded = 0.01 * distance if known else 0
                     distance = np.maximum(np.maximum(abs(d), abs(move)), faded)
                     distance, known = np.where(free, distance, 0), True
+                    distance = np.where(np.isfinite(distance), distance, np.inf)
+                    d = np.where(np.isfinite(d) | ~free, d, -np.sign(g) * usual)
                 else:
                     d = np.where(free, -np.sign(g) * usual, 0)
                 most = np.max(np.where(usual > 0, abs(d) / np.where(usual > 0, usual, 1), 0))
                 room = cap / (most if most > 0 else 1)
                 path = min(stretch, room) * np.where(free, d, -np.sign(g) * usual)
-                move, tries = rprop.inside(x, path), 0
+                step, tries = rprop.inside(x, path), 0
+                move = np.where(free, step, 0)
                 while True:
                     h = take(0, tries)
                     before, after, finite = g @ move, h @ move, np.isfinite(h).all()
-                    gives_up = before == 0
+                    gives_up = finite and before >= 0
                     if finite and not gives_up and not after > STEEP * abs(before):
                         break
                     portion = 0.1
                     if finite and before < after:
                         portion = np.clip(before / (before - after), 0.1, 0.5)
                     path = portion * path
-                    move, tries = rprop.inside(x, path), tries + 1
+                    step, tries = rprop.inside(x, path), tries + 1
+                    move = np.where(free, step, 0)
                     gives_up |= tries == TRIES
                     if gives_up:
                         break
@@ -191,11 +201,11 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 is_short = tries == 0 and after < -STEEP * abs(before)
                 stretch = min(GROWTH * stretch, LARGEST_STRETCH) if is_short else 1.0
                 remember(h)
-                x, g = x + move, h
+                x, g = x + step, h
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
             countdown = 1 + AGAIN * 2**failures
             pairs.clear()
-            rprop.forget(1.0, distance, np.ones(len(x), bool))
+            rprop.forget(np.ones(len(x)), distance)
             tries, failures, distance = 0, failures + 1, np.full(len(x), np.inf)
     except Finished:
         return dict(zip(names, map(np.array, zip(*trace, strict=True)), strict=True))
