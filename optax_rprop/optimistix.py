@@ -1,22 +1,14 @@
 """Rprop as a minimiser for Optimistix: it stops by itself."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-
-try:
-    import equinox as eqx
-    import optimistix as optx
-    from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Scalar
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"optax_rprop.optimistix needs {error.name}: pip install 'optax_rprop[optimistix]' "
-        "(from a clone, pip install '.[optimistix]')",
-        name=error.name,
-    ) from error
+import optimistix as optx
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Scalar
 
 from optax_rprop import _checks, _hyperparameters
 from optax_rprop._converged import distance_left, is_near, largest_step
@@ -25,20 +17,14 @@ from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfg
 
 Y = TypeVar("Y")
 Aux = TypeVar("Aux")
-Fn: TypeAlias = Callable[[Y, Any], tuple[Scalar, Aux]]
-Options: TypeAlias = dict[str, Any]
-Tags: TypeAlias = frozenset[object]
 
-# Pairs of L-BFGS: two for each weight, within these. In narrow valleys, many save half to five
-# sixths of the evaluations, and directions that are hardly curved are not forgotten; with more
-# than that, old ones mislead where the curvature changes.
+# Pairs of L-BFGS: two for each weight, within these. Many save evaluations in narrow valleys, and
+# remember directions that are hardly curved; too many mislead where the curvature changes.
 _LEAST_MEMORY, _MOST_MEMORY = 10, 50
 
-# While Rprop is at work: in a narrow valley its step sizes come down to the width long before
-# the end. So they must be smaller than the tolerance by the first, in so many steps in a row.
+# Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
+# than the tolerance by the first, in so many steps in a row.
 _MARGIN, _QUIET_STEPS = 2**16, 50
-# A step of less than so many units in a weight's last place may be lost in the weight.
-_ROUNDINGS = 2
 # Where nothing was gained in so many steps, it is for good.
 _IDLE_STEPS = 100
 
@@ -77,12 +63,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     such point, the solver goes back. Give the edge of such a domain as a bound: one that holds
     up a run ends it in stagnation.
 
-    Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default.
-
-    Supports the following `options`:
-
-    - `autodiff_mode`: `"bwd"` (default) or `"fwd"`, for a function that has no reverse-mode
-      derivative.
+    Differentiate a solution with `optimistix.ImplicitAdjoint`, Optimistix's default. A function
+    without a reverse-mode derivative takes `options={"autodiff_mode": "fwd"}`.
 
     Args:
       rtol: the tolerance as a part of each weight.
@@ -136,10 +118,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
 
     def _tolerances(self, y: Y) -> PyTree[Array]:
         paths, leaves, treedef = _hyperparameters.flatten(y)
-        rtols, atols = (
-            _hyperparameters.broadcast_prefix(name, tolerance, paths, leaves)
-            for name, tolerance in (("rtol", self.rtol), ("atol", self.atol))
-        )
+        named = {"rtol": self.rtol, "atol": self.atol}
+        given = [_hyperparameters.broadcast_prefix(*x, paths, leaves) for x in named.items()]
 
         def of_leaf(x: Array | None, *parts: ArrayLike) -> Array | None:
             if x is None:
@@ -148,18 +128,11 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             # No less than what rounding can tell apart.
             return jnp.maximum(rtol * _size(x) + atol, _rounding(x))
 
-        return treedef.unflatten(map(of_leaf, leaves, rtols, atols))
+        return treedef.unflatten(map(of_leaf, leaves, *given))
 
-    def init(
-        self,
-        fn: Fn[Y, Aux],
-        y: Y,
-        args: PyTree,
-        options: Options,
-        f_struct: jax.ShapeDtypeStruct,
-        aux_struct: PyTree[jax.ShapeDtypeStruct],
-        tags: Tags,
-    ) -> _State[Y]:
+    # The protocol of Optimistix, which has the types.
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
         """A fresh state."""
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
         false, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(f, jnp.inf)
@@ -167,9 +140,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         left = jnp.full(2, jnp.inf, rprop.cap.dtype)
         return _State(zero, y, f, false, false, false, zero, zero, inf, left, rprop)
 
-    def step(
-        self, fn: Fn[Y, Aux], y: Y, args: PyTree, options: Options, state: _State[Y], tags: Tags
-    ) -> tuple[Y, _State[Y], Aux]:
+    def step(self, fn, y: Any, args, options, state, tags):
         """Evaluates `fn` and its gradient once, and moves on."""
         if options.get("autodiff_mode", "bwd") == "fwd":
             f, tangent, aux = jax.linearize(lambda y: fn(y, args), y, has_aux=True)
@@ -180,24 +151,20 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             num_steps=("Step", state.num_steps), loss_this_step=("Loss on this step", f), y=("y", y)
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
-        is_usable = jnp.isfinite(f) & ~_any(jax.tree.map(jnp.isnan, gradient))
-        is_usable &= ~_any(jax.tree.map(lambda x: ~jnp.isfinite(x), y))
+        bad = jax.tree.map(jnp.isnan, gradient), jax.tree.map(lambda x: ~jnp.isfinite(x), (f, y))
+        is_usable = ~jnp.array([jnp.any(mask) for mask in jax.tree.leaves(bad)]).any()
         steps, rprop = self._rprop(y).update(gradient, state.rprop, y, value=f)
 
         tolerances = self._tolerances(y)
-        quiet = jax.tree.map(
-            lambda limit, x: jnp.maximum(limit / _MARGIN, _rounding(x)), tolerances, y
-        )
+        quiet = jax.tree.map(lambda x, y: jnp.maximum(x / _MARGIN, _rounding(y)), tolerances, y)
         is_base = is_usable & (rprop.num_tries == 0)  # not one that L-BFGS goes back from
         lbfgs_works = rprop.countdown == 0
         distance, flatness = distance_left(rprop, tolerances)
         largest = largest_step(rprop.rprop, quiet)
-        is_quiet = is_base & (largest <= 1)
-        # Steps of L-BFGS in between do not count. Step sizes that an edge made small must grow.
+        # Step sizes that an edge made small must grow. Steps of L-BFGS in between do not count.
         least = jnp.where(is_usable, 0, -_QUIET_STEPS)
-        quiet_steps = jnp.where(
-            lbfgs_works, state.quiet_steps, jnp.where(is_quiet, state.quiet_steps + 1, least)
-        )
+        quiet_steps = jnp.where(is_base & (largest <= 1), state.quiet_steps + 1, least)
+        quiet_steps = jnp.where(lbfgs_works, state.quiet_steps, quiet_steps)
         is_done = jnp.where(lbfgs_works, is_near(distance, flatness), largest == 0)
         # Of L-BFGS and of Rprop, each while it is at work.
         of_lbfgs = lbfgs_works == jnp.array([True, False])
@@ -217,31 +184,19 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             least_left=jnp.fmin(state.least_left, left),
             rprop=rprop,
         )
-        new_y: Any = optax.apply_updates(cast(Any, y), jax.tree.map(jnp.negative, steps))
-        return new_y, new_state, cast(Any, aux)
+        new_y: Any = optax.apply_updates(y, jax.tree.map(jnp.negative, steps))
+        return new_y, new_state, aux
 
-    def terminate(
-        self, fn: Fn[Y, Aux], y: Y, args: PyTree, options: Options, state: _State[Y], tags: Tags
-    ) -> tuple[Bool[Array, ""], optx.RESULTS]:
+    def terminate(self, fn, y, args, options, state, tags):
         """Where it is done, where nothing is gained any more, and at a start without hope."""
-        is_idle = (state.idle_steps >= _IDLE_STEPS) & (state.rprop.num_tries == 0)
+        is_idle, results = state.idle_steps >= _IDLE_STEPS, optx.RESULTS
+        is_idle &= state.rprop.num_tries == 0
         is_lost = is_idle & ~state.is_done & ~state.is_near
-        results = optx.RESULTS
         result = results.where(is_lost, results.stagnation, results.successful)
         result = results.where(state.bad_start, results.nonfinite, result)
         return state.bad_start | state.is_done | is_idle, result
 
-    def postprocess(
-        self,
-        fn: Fn[Y, Aux],
-        y: Y,
-        aux: Aux,
-        args: PyTree,
-        options: Options,
-        state: _State[Y],
-        tags: Tags,
-        result: optx.RESULTS,
-    ) -> tuple[Y, Aux, dict[str, Any]]:
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
         """The last point at which `fn` was evaluated, not the one after it."""
         return state.y, aux, {}
 
@@ -251,12 +206,8 @@ def _size(x: Array) -> Array:
 
 
 def _rounding(x: Array) -> Array:
-    """A step that may be lost in a weight."""
-    return _ROUNDINGS * float(jnp.finfo(x.dtype).eps) * _size(x)
-
-
-def _any(masks: PyTree[Array]) -> Bool[Array, ""]:
-    return jnp.array([jnp.any(mask) for mask in jax.tree.leaves(masks)], dtype=bool).any()
+    """Two units in the last place of a weight, in which a shorter step may be lost."""
+    return 2 * float(jnp.finfo(x.dtype).eps) * _size(x)
 
 
 def _print(**values: tuple[str, Array]) -> None:

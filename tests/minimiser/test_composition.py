@@ -190,14 +190,3 @@ def test_verbose(capfd):
     optimistix.minimise(fn, RpropMinimiser(1e-2, 1e-2), jnp.array(0.0))
     jax.effects_barrier()
     assert capfd.readouterr().out == ""
-
-
-def test_without_the_extra(monkeypatch):
-    import importlib
-    import sys
-
-    monkeypatch.setitem(sys.modules, "optimistix", None)
-    monkeypatch.delitem(sys.modules, "optax_rprop.optimistix")
-    message = r"needs optimistix: pip install 'optax_rprop\[optimistix\]'"
-    with pytest.raises(ModuleNotFoundError, match=message):
-        importlib.import_module("optax_rprop.optimistix")
