@@ -88,9 +88,14 @@ def begin(
     def with_changes(others: list[jax.Array]) -> jax.Array:
         return inner(pairs.changes, each(jnp.multiply, diagonal, others), pairs.next_row)
 
-    # A row at a time, without another array as large as the ring.
-    ydy = lax.map(with_changes, pairs.changes)
+    ydy = _of_rows(with_changes, pairs.changes)
     return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
+
+
+def _of_rows(function: Any, rings: list[jax.Array]) -> Any:
+    """At once, or one by one where that would take other arrays as large as the rings."""
+    are_small = all(ring.size < _LARGE for ring in rings)
+    return jax.vmap(function)(rings) if are_small else lax.map(function, rings)
 
 
 def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
@@ -139,7 +144,7 @@ def among(
         weighted = each(jnp.multiply, diagonal, change)
         return inner(pairs.moves, change, row), inner(pairs.changes, weighted, row)
 
-    sy, ydy = lax.map(of_pair, pairs.changes)
+    sy, ydy = _of_rows(of_pair, pairs.changes)
     return counts & (jnp.diag(sy) > 0), products._replace(sy=sy.T, ydy=ydy)
 
 

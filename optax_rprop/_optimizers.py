@@ -16,8 +16,8 @@ def rprop_lbfgs(
     r"""L-BFGS from Rprop's own steps, with gradients alone. Begin with this one.
 
     Rprop finds the scale of every weight in a few steps, and then needs hundreds to arrive.
-    L-BFGS arrives, but begins without any scale. So this begins as `rprop_momentum`, until each
-    gradient has changed sign once (8 to 60 steps). From its moves :math:`s` and the changes
+    L-BFGS arrives, but begins without any scale. So this begins as `rprop_momentum`, for 13
+    steps. From its moves :math:`s` and the changes
     :math:`y` of the gradient along them, it goes on with L-BFGS, whose first inverse Hessian
     is :math:`\gamma D`,
 
@@ -35,7 +35,7 @@ def rprop_lbfgs(
     solves 67% to 1e-5 in 50 evaluations, 75% in 100 and 83% in 1,000; `optax.lbfgs` 53%, 68%
     and 84%, `rprop_momentum` 40%, 62% and 83%.
 
-    With `memory_size` 10, the state holds 28 numbers a weight (`optax.lbfgs` 23): take
+    With `memory_size` 10, the state holds 27 numbers a weight (`optax.lbfgs` 23): take
     `rprop_momentum`, which holds two, for large or deep networks. On mini-batches use Adam.
     Parameters of less than 32 bits have a state of float32. The combination is this library's
     own.

@@ -1,7 +1,7 @@
 """L-BFGS from Rprop's own steps, with gradients alone.
 
-1. Rprop with momentum, until each gradient has changed sign once: it finds every weight's
-   scale, and its moves are the first pairs of L-BFGS.
+1. Rprop with momentum, for 13 steps: it finds every weight's scale, and its moves are the
+   first pairs of L-BFGS.
 2. L-BFGS. A weight may move at most `cap` times its usual move, the average of its moves in
    phase 1: this trust region grows where it held back a move that still leads downhill.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
@@ -33,8 +33,7 @@ from optax_rprop._state import ScaleByRpropState
 from optax_rprop._transform import beside, scale_by_rprop
 
 # Tried within wide limits on half of the CUTEst problems; none decides much.
-_LEAST_STEPS, _MOST_STEPS = 8, 60  # of Rprop at first
-_STEPS_AGAIN = 20  # of Rprop after a failure, twice as many each time
+_STEPS = 13  # of Rprop, and twice as many after each failure
 _TRIES = 4  # gradients along one move
 _TRIES_BEYOND = 8  # of Rprop
 _STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
@@ -60,7 +59,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
       changes: the changes of the gradient along them, likewise.
       diagonal: the diagonal that L-BFGS begins with.
       usual_move: the average size of a weight's moves by Rprop.
-      turned: 1 for a weight whose gradient has changed sign or is 0, else 0.
       distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
         tell; 0 for one that a bound holds; infinite while Rprop is at work.
       sy: the inner products of moves and later changes, `(memory_size, memory_size)`; those with
@@ -91,7 +89,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
     changes: optax.Params
     diagonal: optax.Params
     usual_move: optax.Params
-    turned: optax.Params
     distance: optax.Params
     sy: jax.Array
     ydy: jax.Array
@@ -107,7 +104,7 @@ class ScaleByRpropLbfgsState(NamedTuple):
     uncut: optax.Params | None
 
 
-_TREES = ScaleByRpropLbfgsState._fields[1:9]
+_TREES = ScaleByRpropLbfgsState._fields[1:8]
 
 
 def scale_by_rprop_lbfgs(
@@ -149,8 +146,8 @@ def scale_by_rprop_lbfgs(
         rprop: Any = first.init(params)
         rings = full(0, memory_size), full(0, memory_size)
         far = jax.tree.map(lambda zeros: by_parts(lambda part: part + jnp.inf, zeros), full(0))
-        trees = full(0), full(0), *rings, full(0), full(0), full(0), far
-        counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _MOST_STEPS + 1, 0, 0)]
+        trees = full(0), full(0), *rings, full(0), full(0), far
+        counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _STEPS + 1, 0, 0)]
         cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in (_CAP, 1, 0))
         square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
         scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
@@ -284,12 +281,7 @@ def _step(
 
     # Whose turn it is.
     measures, left = old.countdown > 0, old.countdown - 1
-    turned = each(_turned, gradient, old.gradient, old.turned)
-    if box is not None:  # nor has a weight that a bound holds far to go
-        turned = each(lambda t, m: jnp.where((m == 0) & ~is_first, 1, t), turned, old.move)
-    all_turned = _lbfgs.total([jnp.sum(1 - t) for t in turned], old.cap) == 0
-    is_over = all_turned & (old.num_failures == 0) & (left <= _MOST_STEPS - _LEAST_STEPS)
-    rprop_acts = ~verdict.is_rejected & measures & (left > 0) & ~is_over
+    rprop_acts = ~verdict.is_rejected & (left > 0)
     lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
 
     def back() -> _Turn:
@@ -333,7 +325,7 @@ def _step(
     def usual(before: jax.Array, move: jax.Array) -> jax.Array:
         return jnp.where(rprop_acts, before + _RECENT * (abs(move) - before), before)
 
-    again = 1 + _STEPS_AGAIN * 2 ** jnp.minimum(old.num_failures, _MOST_DOUBLINGS)
+    again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
     countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
     return steps, old._replace(
         rprop=turn.rprop,
@@ -346,7 +338,6 @@ def _step(
         ydy=turn.ydy,
         diagonal=turn.diagonal,
         usual_move=each(usual, old.usual_move, made),
-        turned=keep(old.turned, turned),
         distance=turn.distance,
         next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
@@ -385,8 +376,9 @@ def _by_lbfgs(
             lambda: _lbfgs.among(free, pairs, counts, products, diagonal),
             lambda: (counts, products),
         )
-    whole, is_known = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill), jnp.any(counts)
-    follows = [is_known & jnp.isfinite(d) for d in whole]
+    whole = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill)
+    is_known, is_curved = jnp.any(counts), each(lambda d, g: (d > 0) | (g == 0), diagonal, gradient)
+    follows = each(lambda d, curved: is_known & curved & jnp.isfinite(d), whole, is_curved)
     limits = old.usual_move
     if free is not None:  # the others to their bounds, if they are not there to the last bit
         follows = each(jnp.logical_and, follows, free)
@@ -400,12 +392,12 @@ def _by_lbfgs(
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
     # on in rounding errors.
-    def far(d: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
+    def far(d: jax.Array, curved: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
         least = jnp.maximum(abs(last), _FORGET * jnp.where(before < jnp.inf, before, 0))
-        now = jnp.where(jnp.isfinite(d), abs(d), jnp.inf)
+        now = jnp.where(curved & jnp.isfinite(d), abs(d), jnp.inf)
         return jnp.where(is_known, jnp.maximum(now, least), before)
 
-    distance = each(far, whole, old.distance, old.move)
+    distance = each(far, whole, is_curved, old.distance, old.move)
     if free is not None:
         distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
     move = each(lambda d: part.astype(d.dtype) * d, direction)
@@ -474,11 +466,6 @@ def _trust_region(
     stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
     room = cap / jnp.where(most > 0, most, 1)
     return jnp.minimum(stretch, room), cap, stretch, room < stretch
-
-
-def _turned(gradient: jax.Array, before: jax.Array, turned: jax.Array) -> jax.Array:
-    changed = (gradient > 0) & (before < 0) | (gradient < 0) & (before > 0)
-    return jnp.where(changed | (gradient == 0), 1, turned)
 
 
 def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:

@@ -162,7 +162,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         distance, flatness = distance_left(rprop, tolerances)
         largest = largest_step(rprop.rprop, quiet)
         # Step sizes that an edge made small must grow. Steps of L-BFGS in between do not count.
-        least = jnp.where(is_usable, 0, -_QUIET_STEPS)
+        least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
         quiet_steps = jnp.where(is_base & (largest <= 1), state.quiet_steps + 1, least)
         quiet_steps = jnp.where(lbfgs_works, state.quiet_steps, quiet_steps)
         is_done = jnp.where(lbfgs_works, is_near(distance, flatness), largest == 0)

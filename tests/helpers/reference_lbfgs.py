@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers import reference, reference_momentum
 
-LEAST, MOST, AGAIN = 8, 60, 20  # moves of Rprop
+STEPS = 13  # of Rprop at first
 TRIES, STEEP = 4, 0.9
 CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e6, 4.0
 LARGEST_STRETCH = 1e12
@@ -123,10 +123,10 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
         if is_curved(move, h - g):
             pairs.append((move, h - g))
 
-    countdown, usual, turned = MOST + 1, 0 * x, np.zeros(len(x), bool)
+    countdown, usual = STEPS + 1, 0 * x
     # A move is what pairs are made of: not of the rounding by which a weight misses its bound.
     step = move = path = g = 0 * x
-    tries, is_first, in_a_box = 0, True, np.isfinite(lower) or np.isfinite(upper)
+    tries = 0
     unit = float(np.finfo(float).eps)  # a cut move may miss a bound by so much of it
 
     def free_of_bounds(x, g):
@@ -148,28 +148,25 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     continue
                 tries = 0
                 remember(h)
-                turned |= (np.sign(g) * np.sign(h) < 0) | (h == 0)
-                if in_a_box and not is_first:
-                    turned |= move == 0
-                x, g, is_first, countdown = x + step, h, False, countdown - 1
-                early = failures == 0 and turned.all() and countdown <= MOST - LEAST
-                if countdown == 0 or early:
+                x, g, countdown = x + step, h, countdown - 1
+                if countdown == 0:
                     break
                 path = step = rprop.move(x, g)
                 move = np.where(free_of_bounds(x, g), step, 0)
                 usual = 0.9 * usual + 0.1 * abs(move)
             # 2. L-BFGS.
             diagonal = secants(pairs) if pairs else 0 * x
-            cap, stretch, gives_up, known = CAP, 1.0, False, False
+            cap, stretch, gives_up = CAP, 1.0, False
             while not gives_up:
                 free = free_of_bounds(x, g)
                 d = direction(g, pairs, diagonal, free)
                 if d is not None:
-                    faded = 0.01 * distance if known else 0
-                    distance = np.maximum(np.maximum(abs(d), abs(move)), faded)
-                    distance, known = np.where(free, distance, 0), True
-                    distance = np.where(np.isfinite(distance), distance, np.inf)
-                    d = np.where(np.isfinite(d) | ~free, d, -np.sign(g) * usual)
+                    follows = np.isfinite(d) & ((diagonal > 0) | (g == 0))
+                    faded = np.where(distance < np.inf, 0.01 * distance, 0)
+                    distance = np.where(follows, abs(d), np.inf)
+                    distance = np.maximum(np.maximum(distance, abs(move)), faded)
+                    distance = np.where(free, distance, 0)
+                    d = np.where(follows | ~free, d, -np.sign(g) * usual)
                 else:
                     d = np.where(free, -np.sign(g) * usual, 0)
                 most = np.max(np.where(usual > 0, abs(d) / np.where(usual > 0, usual, 1), 0))
@@ -203,7 +200,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 remember(h)
                 x, g = x + step, h
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
-            countdown = 1 + AGAIN * 2**failures
+            countdown = 1 + STEPS * 2 ** (1 + failures)
             pairs.clear()
             rprop.forget(np.ones(len(x)), distance)
             tries, failures, distance = 0, failures + 1, np.full(len(x), np.inf)
