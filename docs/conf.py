@@ -45,6 +45,7 @@ default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", ".*")]
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # underlined names would look like links
 html_title = "optax_rprop"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -60,13 +60,14 @@ class ScaleByRpropLbfgsState(NamedTuple):
       diagonal: the diagonal that L-BFGS begins with.
       usual_move: the average size of a weight's moves by Rprop.
       distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
-        tell; 0 for one that a bound holds; infinite while Rprop is at work.
+        tell; 0 for one that a bound holds; infinite while Rprop is at work, and for one whose
+        gradient has never changed.
       sy: the inner products of moves and later changes, `(memory_size, memory_size)`; those with
         earlier ones mean nothing.
       ydy: those of changes and changes, times the diagonal.
       next_row: an int32 scalar, the row of the next pair.
       num_pairs: likewise, how many there are.
-      countdown: likewise, of gradients until L-BFGS begins, at the latest; 0 while it is at work.
+      countdown: likewise, of gradients until L-BFGS begins; 0 while it is at work.
       num_failures: likewise, of L-BFGS.
       num_tries: likewise, of gradients along the last move that were rejected.
       cap: a scalar of at least float32: the most usual moves that a weight may move.
