@@ -82,13 +82,14 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
         own = [next(tolerances) for _ in leaves]
         limits = treedef.unflatten(own)
         left = largest_step(_rprop(state), limits)
-        done.append(left <= 1)
+        is_done = left <= 1
         if isinstance(state, ScaleByRpropLbfgsState):
             # Step sizes say nothing before it has begun.
             begins = jnp.asarray(state.num_failures) == 0
             near = is_near(*distance_left(state, limits))
-            by_rprop = jnp.where(begins, left == 0, left <= 1)
-            done[-1] = jnp.where(jnp.asarray(state.countdown) > 0, by_rprop, near)
+            by_rprop = jnp.where(begins, left == 0, is_done)
+            is_done = jnp.where(jnp.asarray(state.countdown) > 0, by_rprop, near)
+        done.append(is_done)
     return jnp.all(jnp.array(done, dtype=bool))
 
 
@@ -182,6 +183,7 @@ def _largest_step(
         if factor is not None:
             size = jnp.maximum(size, lax.abs(leaf.average) * factor.astype(size.dtype))
         limit = _hyperparameters.broadcast(tolerance, size)
-        return jnp.max(jnp.where(size > 0, size / limit, 0), initial=0)
+        # No 0 / 0, of which jax_debug_nans would complain.
+        return jnp.max(size / jnp.where(size > 0, limit, 1), initial=0)
 
     return functools.reduce(jnp.maximum, map(of_part, parts(leaf)))

@@ -17,9 +17,8 @@ def rprop_lbfgs(
 
     Rprop finds the scale of every weight in a few steps, and then needs hundreds to arrive.
     L-BFGS arrives, but begins without any scale. So this begins as `rprop_momentum`, for 13
-    steps. From its moves :math:`s` and the changes
-    :math:`y` of the gradient along them, it goes on with L-BFGS, whose first inverse Hessian
-    is :math:`\gamma D`,
+    steps. From its moves :math:`s` and the changes :math:`y` of the gradient along them, it goes
+    on with L-BFGS, whose first inverse Hessian is :math:`\gamma D`,
 
     .. math::
       D_i = \frac{(\sum |s_i|)^{1.25}}{(\sum |y_i|)^{0.75}}

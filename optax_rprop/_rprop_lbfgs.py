@@ -235,7 +235,7 @@ class _Verdict(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    """What one of the three makes: a move, before bounds cut it, and parts of the new state."""
+    """Of Rprop, L-BFGS or the way back: a move, before bounds cut it, and parts of the state."""
 
     move: list[jax.Array]
     rprop: ScaleByRpropState
@@ -257,9 +257,12 @@ def _step(
 ) -> tuple[list[jax.Array], Any]:
     """The steps, to be subtracted, and the new state."""
     largest = _largest(each(jnp.abs, gradients), old.cap)
-    is_first = old.gradient_scale == 0
-    # Scalars come out of control flow: after selects, XLA would compute them in every leaf again.
-    scale = lax.cond(is_first, lambda: _inverse_power_of_two(largest), lambda: old.gradient_scale)
+    scale = lax.cond(
+        # Scalars come out of control flow: after selects, XLA would compute them in every leaf.
+        old.gradient_scale == 0,
+        lambda: _inverse_power_of_two(largest),
+        lambda: old.gradient_scale,
+    )
     gradient = each(lambda g, m: g.astype(m.dtype) * scale.astype(m.dtype), gradients, old.move)
     free, downhill = None, gradient
     if box is not None:
@@ -301,7 +304,7 @@ def _step(
         return unchanged._replace(move=move, rprop=new, distance=far)
 
     def by_lbfgs() -> _Turn:
-        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, verdict, unchanged)
+        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, verdict)
 
     unchanged = _Turn(
         *(old.move, old.rprop, old.diagonal, old.distance),
@@ -320,9 +323,6 @@ def _step(
     def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.where(verdict.is_rejected, last + move, move)
 
-    def keep(before: list, after: list) -> list:
-        return each(functools.partial(jnp.where, verdict.is_rejected), before, after)
-
     def usual(before: jax.Array, move: jax.Array) -> jax.Array:
         return jnp.where(rprop_acts, before + _RECENT * (abs(move) - before), before)
 
@@ -330,7 +330,7 @@ def _step(
     countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
     return steps, old._replace(
         rprop=turn.rprop,
-        gradient=keep(old.gradient, gradient),
+        gradient=each(functools.partial(jnp.where, verdict.is_rejected), old.gradient, gradient),
         move=each(after_last, made, old.move),
         uncut=None if box is None else each(after_last, turn.move, old.move),
         moves=pairs.moves,
@@ -361,7 +361,6 @@ def _by_lbfgs(
     downhill: list[jax.Array],
     free: list[jax.Array] | None,
     verdict: _Verdict,
-    unchanged: _Turn,
 ) -> _Turn:
     """The direction of L-BFGS, within the trust region."""
     begins = old.countdown > 0
@@ -402,7 +401,7 @@ def _by_lbfgs(
     if free is not None:
         distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
     move = each(lambda d: part.astype(d.dtype) * d, direction)
-    return _Turn(move, unchanged.rprop, diagonal, distance, products.ydy, *region)
+    return _Turn(move, old.rprop, diagonal, distance, products.ydy, *region)
 
 
 def _times(gradients: list[jax.Array], old: Any, verdict: _Verdict) -> list[jax.Array]:

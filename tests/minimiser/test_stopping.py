@@ -230,14 +230,11 @@ def test_forward_mode():
     ids=["flat", "never without a slope"],
 )
 def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes(fn):
-    """Near 1e4, float32 numbers are 1e-3 apart; beside them a small weight is as accurate,
-    unless it is said that it stagnated there."""
+    """Near 1e4, float32 numbers are 1e-3 apart; beside them a small weight is as accurate."""
     target = np.append(np.linspace(1e4, 2e4, 20), 1e-3).astype("float32")
     with jax.enable_x64(False):
         solution = solve(lambda y, args: fn(y, target), np.full(21, 1.0, "float32"), 1e-9)
-    count = 21 if solution.result == RESULTS.successful else 20
-    assert count == 21 or solution.result == RESULTS.stagnation
-    np.testing.assert_allclose(solution.value[:count], target[:count], rtol=1e-5)
+        np.testing.assert_allclose(solution.value, target, rtol=1e-5)
 
 
 def test_float32_weights_under_x64():
