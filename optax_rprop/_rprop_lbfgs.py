@@ -167,7 +167,10 @@ def scale_by_rprop_lbfgs(
         del extra_args
         _checks.check_state(state, ScaleByRpropLbfgsState, {})
         _checks.check_arguments(params, in_a_box, value, False)
-        params = params if in_a_box else None
+        if in_a_box:  # beside a gradient that is None, the parameter may be a function
+            params = jax.tree.map(lambda p, g: None if g is None else p, params, updates)
+        else:
+            params = None
         value_is_finite = True if value is None else jnp.isfinite(value)
         return _update(updates, state, params, lower, upper, value_is_finite)
 

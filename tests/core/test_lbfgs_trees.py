@@ -87,14 +87,14 @@ def test_a_parameter_without_a_gradient_is_left_alone(box):
     params = {"moved": TREE_START, "frozen": TREE_START[:3]}  # the first steps look at all weights
 
     def gradients(params):
-        return {"moved": bowl(params["moved"]), "frozen": None}
+        return {"moved": bowl(params["moved"]), "frozen": None, "function": None}
 
     optimizer = MAKE(**box)
-    state = optimizer.init(params)
+    state = optimizer.init(params | {"function": None})
     before = state[0]
-    step = jax.jit(optimizer.update)
     for _ in range(20):
-        updates, state = step(gradients(params), state, params)
+        # A whole Equinox module is passed as params.
+        updates, state = optimizer.update(gradients(params), state, params | {"function": jnp.tanh})
         assert updates["frozen"] is None
         params = params | {"moved": params["moved"] + updates["moved"]}
     expected = lbfgs.path(MAKE(**box), TREE_START, bowl, 21)[0]
