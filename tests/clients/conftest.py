@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+import optax_rprop
+
 IGNORED = [
     # dynamax imports TensorFlow Probability, which uses what JAX is about to remove.
     "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning",
@@ -21,3 +23,17 @@ def pytest_configure(config):
 def default_promotion():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def compare_losses(request, capsys):
+    """Compares the losses that `fit` reaches, and prints a row of the page on other libraries."""
+
+    def compare(fit, usual):
+        optimizers = optax_rprop.rprop_lbfgs(), optax_rprop.rprop_momentum(), optax_rprop.rprop()
+        losses = [float(fit(optimizer)) for optimizer in (*optimizers, usual)]
+        with capsys.disabled():
+            print(f"\n| {request.path.stem} |", *(f"{loss:.5g} |" for loss in losses))
+        assert max(losses[:2]) < losses[-1]
+
+    return compare

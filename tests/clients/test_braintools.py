@@ -61,6 +61,10 @@ def test_loss_of_a_plain_loop():
         train(optimizer, pass_value=False)
 
 
+def test_losses(compare_losses):
+    compare_losses(lambda optimizer: loss(train(optimizer, pass_value=False)), optax.adam(1e-3))
+
+
 def test_bounds():
     params = train(optax_rprop.rprop(lower={"weights": 0.0}), pass_value=False)
     assert params["weights"].min() == 0

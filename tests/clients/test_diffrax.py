@@ -17,7 +17,8 @@ def solve(field, start):
     return diffrax.diffeqsolve(term, diffrax.Tsit5(), 0.0, 3.0, 0.1, start, saveat=save).ys
 
 
-def test_neural_ode():
+@pytest.fixture
+def fit():
     def oscillator(y):
         x = y / (1 + y)
         return jnp.stack([x[1], -x[0]])
@@ -41,5 +42,12 @@ def test_neural_ode():
             model, opt_state = step(model, opt_state)
         return loss(model)
 
-    for bounds in ({}, {"lower": -2.0, "upper": 2.0}):
-        assert fit(optax_rprop.rprop(**bounds)) < fit(optax.adabelief(3e-3)) / 3
+    return fit
+
+
+def test_losses(fit, compare_losses):
+    compare_losses(fit, optax.adabelief(3e-3))
+
+
+def test_bounds(fit):
+    assert fit(optax_rprop.rprop_lbfgs(lower=-2.0, upper=2.0)) < fit(optax.adabelief(3e-3)) / 3

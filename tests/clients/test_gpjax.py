@@ -1,7 +1,10 @@
 """GPJax: marginal likelihood of a Gaussian process on scikit-learn's diabetes data."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import optax_rprop
@@ -16,19 +19,30 @@ def loss(posterior, data):
     return -gpx.objectives.conjugate_mll(posterior, data)
 
 
-def test_fit_reaches_what_bfgs_reaches():
+@pytest.fixture
+def problem():
     x, y = datasets.load_diabetes(return_X_y=True, scaled=False)
     x, y = x[::4], y[::4, None]  # every fourth patient
     x, y = (jnp.asarray((array - array.mean(0)) / array.std(0)) for array in (x, y))
-    data = gpx.Dataset(X=x, y=y)
     kernel = gpx.kernels.RBF(lengthscale=jnp.ones(10))  # one length scale for each feature
     prior = gpx.gps.Prior(mean_function=gpx.mean_functions.Constant(), kernel=kernel)
-    problem = {
+    return {
         "model": prior * gpx.likelihoods.Gaussian(),
         "objective": loss,
-        "train_data": data,
+        "train_data": gpx.Dataset(X=x, y=y),
         "verbose": False,
     }
+
+
+def fit(problem, optimizer):
+    posterior, _ = gpx.fit(**problem, optim=optimizer, num_iters=100)
+    return loss(posterior, problem["train_data"])
+
+
+def test_losses(problem, compare_losses):
+    compare_losses(functools.partial(fit, problem), optax.adam(0.01))
+
+
+def test_fit_reaches_what_bfgs_reaches(problem):
     best, _ = gpx.fit_scipy(**problem)
-    rprop, _ = gpx.fit(**problem, optim=optax_rprop.rprop(), num_iters=100)
-    assert loss(rprop, data) < loss(best, data) + 0.01
+    assert fit(problem, optax_rprop.rprop_lbfgs()) < loss(best, problem["train_data"]) + 0.01

@@ -45,9 +45,17 @@ def error_of(problem, optimizer, **options):
     return jnp.abs(predicted - jnp.exp(-RATE * times)).max()
 
 
+def test_losses(problem, compare_losses):
+    def loss_of(optimizer):
+        _, losses, *_ = jinns.solve(**problem, optimizer=optimizer, n_iter=300, verbose=False)
+        return losses[-1]
+
+    compare_losses(loss_of, optax.adam(1e-3))
+
+
 def test_solution(problem):
     adam = error_of(problem, optax.adam(1e-3))
-    rprop = error_of(problem, optax_rprop.rprop())
+    rprop = error_of(problem, optax_rprop.rprop_lbfgs())
     value = {"value": jinns.solver.GetJinnsVariableName("train_loss_value")}
     irprop_plus = error_of(problem, optax_rprop.irprop_plus(), extra_optax_args_and_kwargs=value)
     assert max(rprop, irprop_plus) < 0.003

@@ -33,10 +33,18 @@ def fit(data, optimizer, steps=300):
     return result.params, result.losses[-1]
 
 
+def test_losses(data, compare_losses):
+    def loss_of(optimizer):
+        _, loss = fit(data, optimizer, 100)
+        return loss
+
+    compare_losses(loss_of, numpyro.optim.Adam(0.01))
+
+
 def test_most_probable_weights(data):
     """Those of scikit-learn's logistic regression: its L2 penalty is the prior."""
     expected = linear_model.LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(*data)
-    for optimizer in (optax_rprop.rprop(), optax_rprop.irprop_plus()):
+    for optimizer in (optax_rprop.rprop_lbfgs(), optax_rprop.irprop_plus()):
         params, _ = fit(data, optimizer)
         np.testing.assert_allclose(params["weights_auto_loc"], expected.coef_[0], atol=1e-3)
         np.testing.assert_allclose(params["bias"], expected.intercept_[0], atol=1e-3)
