@@ -136,6 +136,13 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
     return _distance_left(*map(reals, trees), limits, state.sy, state.next_row, state.num_pairs)
 
 
+def gradient_size(state: ScaleByRpropLbfgsState) -> jax.Array:
+    """The norm of the gradient of weights that no bound holds, in the metric of L-BFGS."""
+    trees = (reals(jax.tree.leaves(x)) for x in (state.distance, state.gradient, state.diagonal))
+    sums = (jnp.sum(jnp.where(far > 0, d * g**2, 0)) for far, g, d in zip(*trees, strict=True))
+    return jnp.sqrt(sum(sums, jnp.zeros_like(state.cap)))
+
+
 @jax.jit
 def _distance_left(
     distances: list[jax.Array],

@@ -6,12 +6,11 @@ from typing import Any, Generic, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 import optimistix as optx
 from jaxtyping import Array, ArrayLike, Bool, Int, PyTree, Scalar
 
 from optax_rprop import _checks, _hyperparameters
-from optax_rprop._converged import distance_left, is_near, largest_step
+from optax_rprop._converged import distance_left, gradient_size, is_near, largest_step
 from optax_rprop._dtypes import widen
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState, scale_by_rprop_lbfgs
 
@@ -40,22 +39,22 @@ class _State(eqx.Module, Generic[Y]):
     idle_steps: Int[Array, ""]  # since the last gain
     best: Scalar  # the least value
     least_left: Array  # the least distance, of L-BFGS and of Rprop, in tolerances
+    size: Scalar  # of the last gradient; it stays where steps are lost in rounding
     rprop: ScaleByRpropLbfgsState
 
 
 class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     """`optax_rprop.rprop_lbfgs` for `optimistix.minimise`: it stops by itself.
 
-    A step is one evaluation of `fn` and its gradient; there is no line search. Optimistix
-    allows 256 steps unless `max_steps` says more.
+    A step is one evaluation of `fn` and its gradient. Optimistix allows 256 by default.
 
     The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops successfully when
-    the whole quasi-Newton step, which estimates the way to the minimum along valleys too, was
-    within 1/100 of every tolerance at several points in a row, and the flattest direction that
-    it met cannot lead farther. At kinks and in noise, where Rprop works, it stops when all
-    step sizes were within 1/65536 of their tolerances, or lost in the rounding of their
-    weights, for 50 steps. Where 100 steps gained nothing, it stops too: successfully if the
-    estimate is within the tolerance, else with `optimistix.RESULTS.stagnation`.
+    the last two steps of L-BFGS, before they were shortened, are within 1/100 of it in every
+    weight, the gradient still falls, and no pair has so little curvature that the minimum may
+    be farther away. At kinks and in noise, where Rprop works, it stops when all step sizes
+    were within 1/65536 of their tolerances, or lost in the rounding of their weights, for 50
+    steps. Where 100 steps gained nothing, it stops too: successfully if the estimate is within
+    the tolerance, else with `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,
@@ -112,8 +111,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         self.verbose = verbose if callable(verbose) else _print if verbose else _silent
 
     def _rprop(self, y: Y) -> Any:  # Optax's trees are not Y
-        memory_size = 2 * sum(x.size for x in jax.tree.leaves(y))
-        memory_size = min(max(memory_size, _LEAST_MEMORY), _MOST_MEMORY)
+        size = sum(x.size for x in jax.tree.leaves(y))
+        memory_size = min(max(2 * size, _LEAST_MEMORY), _MOST_MEMORY)
         return scale_by_rprop_lbfgs(memory_size, lower=self.lower, upper=self.upper)
 
     def _tolerances(self, y: Y) -> PyTree[Array]:
@@ -138,7 +137,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         false, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(f, jnp.inf)
         rprop = self._rprop(y).init(y)
         left = jnp.full(2, jnp.inf, rprop.cap.dtype)
-        return _State(zero, y, f, false, false, false, zero, zero, inf, left, rprop)
+        return _State(zero, y, f, false, false, false, zero, zero, inf, left, left[0], rprop)
 
     def step(self, fn, y: Any, args, options, state, tags):
         """Evaluates `fn` and its gradient once, and moves on."""
@@ -165,7 +164,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
         quiet_steps = jnp.where(is_base & (largest <= 1), state.quiet_steps + 1, least)
         quiet_steps = jnp.where(lbfgs_works, state.quiet_steps, quiet_steps)
-        is_done = jnp.where(lbfgs_works, is_near(distance, flatness), largest == 0)
+        size = gradient_size(rprop)
+        is_done = is_near(distance, flatness) & (size <= state.size / 2)
+        is_done = jnp.where(lbfgs_works, is_done, largest == 0)
         # Of L-BFGS and of Rprop, each while it is at work.
         of_lbfgs = lbfgs_works == jnp.array([True, False])
         left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
@@ -182,10 +183,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             idle_steps=jnp.where(gains, 0, state.idle_steps + 1),
             best=jnp.fmin(state.best, f),
             least_left=jnp.fmin(state.least_left, left),
+            size=jnp.where(is_base, size, state.size),
             rprop=rprop,
         )
-        new_y: Any = optax.apply_updates(y, jax.tree.map(jnp.negative, steps))
-        return new_y, new_state, aux
+        return jax.tree.map(jnp.subtract, y, steps), new_state, aux
 
     def terminate(self, fn, y, args, options, state, tags):
         """Where it is done, where nothing is gained any more, and at a start without hope."""
@@ -211,8 +212,8 @@ def _rounding(x: Array) -> Array:
 
 
 def _print(**values: tuple[str, Array]) -> None:
-    text = ", ".join(f"{name}: {{}}" for name, _ in values.values())
-    jax.debug.print(text, *(value for _, value in values.values()))
+    names, arrays = zip(*values.values(), strict=True)
+    jax.debug.print(", ".join(f"{name}: {{}}" for name in names), *arrays)
 
 
 def _silent(**values: tuple[str, Array]) -> None:

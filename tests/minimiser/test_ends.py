@@ -1,5 +1,7 @@
 """It ends, in float32 too, and success is true."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,17 +20,21 @@ def solve(fn, start, tolerance=1e-5, max_steps=2000, args=None, **bounds):
 
 def rotated(count, n, condition, dtype):
     """Matrices, minima and starts."""
-    random = np.random.default_rng(n)
+    random = np.random.default_rng(n + 3)
     rotations = np.linalg.qr(random.normal(size=(count, n, n)))[0]
     matrices = np.sqrt(np.geomspace(1, condition, n))[:, None] * rotations
     numbers = matrices, random.normal(size=(count, n)) * 2, random.normal(size=(count, n)) * 2
     return [jnp.asarray(x, dtype) for x in numbers]
 
 
-@pytest.mark.parametrize("n", [2, 5, 20])
-@pytest.mark.parametrize("condition", [10, 100, 1e4])
+@pytest.mark.parametrize(
+    ("condition", "n"), [*itertools.product([10, 100, 1e4], [2, 5, 20]), (1e6, 2)]
+)
 def test_rotated_quadratics_in_float32(condition, n):
-    """Each ends; up to a condition of 100 in success; none is off by more than the tolerance."""
+    """Each ends; up to a condition of 100 in success; none is off by more than the tolerance.
+
+    In the last, steps are lost in rounding far from the minimum.
+    """
     with jax.enable_x64(False):
         matrices, targets, starts = rotated(8, n, condition, "float32")
 
