@@ -78,15 +78,17 @@ FITS = [
     "logistic",
     "robust_raw",
     "gp_co2",
+    "hodgkin_huxley",
     "horseshoe",
 ]
+BOXES = {"gp_ard": (-5.0, 100.0)}  # else length scales that do not matter run away
 OURS, SCIPY = "RpropMinimiser", "SciPy's L-BFGS-B"
 
 
-def solvers(tolerance):
+def solvers(tolerance, lower=None, upper=None):
     others = {"rtol": tolerance, "atol": tolerance}
     return {
-        OURS: RpropMinimiser(tolerance, tolerance),
+        OURS: RpropMinimiser(tolerance, tolerance, lower=lower, upper=upper),
         "BFGS": optimistix.BFGS(**others),
         "LBFGS": optimistix.LBFGS(**others),
         "NonlinearCG": optimistix.NonlinearCG(**others),
@@ -95,7 +97,7 @@ def solvers(tolerance):
     }
 
 
-def run(fn, solver, start, max_steps):
+def run(fn, solver, start, max_steps, box=None):
     """Where it ends, how, and after how many evaluations."""
     if isinstance(solver, float):
         value_and_grad = jax.jit(jax.value_and_grad(fn))
@@ -105,6 +107,7 @@ def run(fn, solver, start, max_steps):
 
         options = {"gtol": solver, "maxfun": max_steps, "maxiter": max_steps}
         arguments = {"jac": True, "method": "L-BFGS-B", "options": options}
+        arguments["bounds"] = box and scipy.optimize.Bounds(*box)
         found = scipy.optimize.minimize(evaluate, np.asarray(start, float), **arguments)
         return found.x, "" if found.success else "no success", found.nfev
     evaluations = []
@@ -127,7 +130,7 @@ def in_tolerances(y, minimum, tolerance):
 
 
 def fits(names):
-    """The losses and starts of benchmarks/applications, as flat vectors."""
+    """The losses, starts and bounds of benchmarks/applications, as flat vectors."""
     sys.path.append(str(Path(__file__).parent / "applications"))
     import problems
 
@@ -136,28 +139,34 @@ def fits(names):
         unravel = ravel_pytree(problem.starts[0])[1]
         for number, start in enumerate(problem.starts, 1):
             flat = np.asarray(ravel_pytree(start)[0])
-            yield f"{name}, start {number}", lambda y, p=problem, u=unravel: p.loss(u(y)), flat
+            loss = lambda y, p=problem, u=unravel: p.loss(u(y))  # noqa: E731
+            yield f"{name}, start {number}", loss, flat, None, problem.box or BOXES.get(name)
 
 
 def compare(problems, tolerance, dtype, max_steps):
-    """A table of all solvers; for a problem without a minimum, of the one near the best end."""
+    """A table of all solvers; for a problem without a minimum, of the one near the best end.
+
+    A box holds for the solvers that know bounds; the others run without.
+    """
     names, numbers = list(solvers(1.0)), {}
     total = collections.Counter()
     print(f"\n| {dtype}, tolerance {tolerance:g} | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
-    for name, fn, start, *minimum in problems:
+    for name, fn, start, minimum, box in problems:
         x64 = jax.enable_x64(False) if dtype == "float32" else contextlib.nullcontext()
         with x64:
             first = jnp.asarray(start, dtype)
-            each = solvers(tolerance)
-            found = {key: run(fn, each[key], first, max_steps) for key in names}
-        if not minimum:
-            best = min(found.values(), key=lambda one: np.nan_to_num(fn(one[0]), nan=np.inf))
-            problem = random_problems.Problem(name, 0, lambda y, args, f=fn: f(y), {}, start)
-            minimum = [random_problems.nearest_minimum(problem, best[0], steps=30)]
+            each = solvers(tolerance, *(box or ()))
+            found = {key: run(fn, each[key], first, max_steps, box) for key in names}
+        if minimum is None:
+            inside = [np.clip(one[0], *(box or (-np.inf, np.inf))) for one in found.values()]
+            best = min(inside, key=lambda y: np.nan_to_num(fn(y), nan=np.inf))
+            function = lambda y, args, f=fn: f(y)  # noqa: E731
+            problem = random_problems.Problem(name, 0, function, {}, start, *(box or ()))
+            minimum = random_problems.nearest_minimum(problem, best, steps=30)
         cells = []
         for key, (y, outcome, evaluations) in found.items():
-            distance = in_tolerances(y, minimum[0], tolerance)
+            distance = in_tolerances(y, minimum, tolerance)
             outcome = outcome or "false" * (not distance <= 1)
             total[key, outcome] += 1
             cells.append(f"{evaluations:,}, {distance:.0e}" + f", {outcome}" * bool(outcome))
@@ -217,7 +226,7 @@ def main():
     parser.add_argument("--tolerance", type=float, help="default: 1e-5, of fits 1e-3")
     parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    parser.add_argument("--fits", nargs="*", help="these fits, or seven; in float64")
+    parser.add_argument("--fits", nargs="*", help="these fits, or eight; in float64")
     parser.add_argument("--random", type=int, metavar="N", help="N random problems of each family")
     parser.add_argument("--families", nargs="+", choices=random_problems.FAMILIES)
     parser.add_argument("--max-steps", type=int, default=2_000)
@@ -233,7 +242,7 @@ def main():
             if options.random:
                 numbers[dtype] = at_random(options.random, *rest, options.families)
             else:
-                given = [(name, *PROBLEMS[name]) for name in options.problems]
+                given = [(name, *PROBLEMS[name], None) for name in options.problems]
                 numbers[dtype] = compare(given, *rest)
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=1))

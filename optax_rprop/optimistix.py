@@ -19,7 +19,7 @@ Aux = TypeVar("Aux")
 
 # Pairs of L-BFGS: two for each weight, within these. Many save evaluations in narrow valleys, and
 # remember directions that are hardly curved; too many mislead where the curvature changes.
-_LEAST_MEMORY, _MOST_MEMORY = 10, 50
+_LEAST_MEMORY, _MOST_MEMORY = 10, 100
 
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
