@@ -1,7 +1,7 @@
 """Checks of what JAX would accept, and go on with to a wrong result.
 
-Python and NumPy numbers are checked when an optimizer is made. JAX arrays are not read, since
-that would stall a device, nor can tracers be: the compiled step clips them into range.
+Python and NumPy numbers are checked when an optimizer is made. JAX arrays are read for their
+order alone, since that may stall a device; tracers cannot be: the compiled step clips them.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from optax_rprop import _packing
 
@@ -72,10 +73,16 @@ def check_numbers(**trees: Any) -> None:
 
 def check_order(**numbers: Any) -> None:
     """For those of one leaf, by their arguments' names."""
-    known: dict[str, Any] = {k: v for k, v in numbers.items() if isinstance(v, _NUMBERS)}
+    known: dict[str, Any] = {k: v for k, v in numbers.items() if _is_known(v)}
     for small, large in _ORDERED:
-        if {small, large} <= known.keys() and np.any(known[small] > known[large]):
+        if {small, large} <= known.keys() and np.any(np.greater(known[small], known[large])):
             raise ValueError(f"{small}={known[small]} is above {large}={known[large]}.")
+
+
+def _is_known(number: Any) -> bool:
+    if isinstance(number, jax.Array) and not isinstance(number, Tracer):
+        return number.is_fully_addressable
+    return isinstance(number, _NUMBERS)
 
 
 def check_state(state: Any, kind: type, options: Mapping[str, bool]) -> None:
@@ -104,7 +111,7 @@ def check_parameter(path: tuple, parameter: Any) -> None:
     """That it has gradients: optax.apply_updates would round each step of an integer to 0."""
     if parameter is not None and not jnp.issubdtype(jnp.result_type(parameter), jnp.inexact):
         raise TypeError(
-            f"parameter {jax.tree_util.keystr(path)} has type {jnp.result_type(parameter)}; it "
+            f"parameter{jax.tree_util.keystr(path)} has type {jnp.result_type(parameter)}; it "
             "must be floating-point or complex. Keep it out: eqx.is_inexact_array, optax.masked."
         )
 
@@ -119,4 +126,4 @@ def check_fit(path: tuple, gradient: Any, **others: Any) -> None:
             or jnp.iscomplexobj(gradient) != jnp.iscomplexobj(other)
         ):
             ours, theirs = (f"{jnp.result_type(x)}{np.shape(x)}" for x in (gradient, other))
-            raise ValueError(f"gradient {jax.tree_util.keystr(path)} is {ours}, {name} {theirs}.")
+            raise ValueError(f"gradient{jax.tree_util.keystr(path)} is {ours}, {name} {theirs}.")
