@@ -199,6 +199,7 @@ def at_random(count, tolerance, dtype, max_steps, families=None):
         problem = random_problems.rounded(problem, dtype)
         groups[problem.family, len(problem.start)].append(problem)
     for (family, _), group in groups.items():
+        jax.clear_caches()  # the programs of a thousand problems need more maps than Linux gives
         _, _, fn, args, starts, lower, upper, _ = zip(*group, strict=True)
         batch = [jax.tree.map(lambda *x: np.array(x, dtype), *x) for x in (args, starts)]
         box = [None if x[0] is None else np.array(x, dtype) for x in (lower, upper)]

@@ -80,8 +80,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     Example:
       >>> import jax.numpy as jnp, optimistix
       >>> from optax_rprop.optimistix import RpropMinimiser
-      >>> def fn(y, args):
-      ...     return jnp.sum((y - args) ** 2)
+      >>> fn = lambda y, args: jnp.sum((y - args) ** 2)
       >>> solver = RpropMinimiser(rtol=1e-4, atol=1e-4, lower=0.0)
       >>> solution = optimistix.minimise(fn, solver, jnp.ones(2), args=jnp.array([3.0, -2.0]))
       >>> bool(jnp.allclose(solution.value, jnp.array([3.0, 0.0]), atol=1e-3))
@@ -106,8 +105,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         verbose: bool | Callable[..., None] = False,
     ):
         _checks.check_numbers(rtol=rtol, atol=atol, lower=lower, upper=upper)
-        self.rtol, self.atol, self.norm = rtol, atol, norm
-        self.lower, self.upper = lower, upper
+        self.rtol, self.atol, self.norm, self.lower, self.upper = rtol, atol, norm, lower, upper
         self.verbose = verbose if callable(verbose) else _print if verbose else _silent
 
     def _rprop(self, y: Y) -> Any:  # Optax's trees are not Y
@@ -170,7 +168,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         # Of L-BFGS and of Rprop, each while it is at work.
         of_lbfgs = lbfgs_works == jnp.array([True, False])
         left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
-        gains = (f < state.best) | jnp.any(left < state.least_left / 2)
+        # Where the first gradient was scaled to 1, one of eps**2 no longer gains anything.
+        has_slope = optx.max_norm(rprop.gradient) > float(jnp.finfo(left.dtype).eps) ** 2
+        gains = has_slope & (f < state.best) | jnp.any(left < state.least_left / 2)
         new_state = _State(
             num_steps=state.num_steps + 1,
             y=y,

@@ -52,7 +52,6 @@ def entrants(dtype=jnp.float64, box=None, domain=True):
     found = {
         "rprop_lbfgs": optax_rprop.rprop_lbfgs(**box),
         "rprop_momentum": optax_rprop.rprop_momentum(**box),
-        "rprop_momentum eta- 0.7": optax_rprop.rprop_momentum(eta_minus=0.7, **box),
         "irprop_minus": optax_rprop.irprop_minus(**box),
         "irprop_minus wide": optax_rprop.irprop_minus(**wide, **box),
         "irprop_plus": optax_rprop.irprop_plus(**box),

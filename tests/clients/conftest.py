@@ -33,7 +33,7 @@ def compare_losses(request, capsys):
         optimizers = optax_rprop.rprop_lbfgs(), optax_rprop.rprop_momentum(), optax_rprop.rprop()
         losses = [float(fit(optimizer)) for optimizer in (*optimizers, usual)]
         with capsys.disabled():
-            print(f"\n| {request.path.stem} |", *(f"{loss:.5g} |" for loss in losses))
+            print(f"\n| {request.node.nodeid} |", *(f"{loss:.5g} |" for loss in losses))
         assert max(losses[:2]) < losses[-1]
 
     return compare

@@ -94,6 +94,19 @@ def test_weights_that_run_away_end_in_stagnation():
     np.testing.assert_allclose(solution.value[1], 1.0, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_that_falls_for_ever_ends_in_stagnation(dtype):
+    """A logistic regression of classes that a line separates."""
+    x = np.random.default_rng(0).normal(size=(20, 2)).astype(dtype)
+
+    def fn(y, args):
+        return jnp.logaddexp(0, -jnp.sign(x[:, 0] - x[:, 1]) * (x @ y)).mean()
+
+    solution = solve(fn, jnp.array([0.1, 0.1], dtype))
+    assert solution.result == RESULTS.stagnation
+    assert solution.state.f < 1e-9
+
+
 def test_a_tolerance_below_rounding_ends():
     """With a large constant, float32 losses do not tell the last steps apart."""
     with jax.enable_x64(False):
