@@ -227,24 +227,22 @@ def main():
     parser.add_argument("--tolerance", type=float, help="default: 1e-5, of fits 1e-3")
     parser.add_argument("--dtypes", nargs="+", default=["float64", "float32"])
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    parser.add_argument("--fits", nargs="*", help="these fits, or eight; in float64")
+    parser.add_argument("--fits", nargs="*", help="these fits, or eight")
     parser.add_argument("--random", type=int, metavar="N", help="N random problems of each family")
     parser.add_argument("--families", nargs="+", choices=random_problems.FAMILIES)
     parser.add_argument("--max-steps", type=int, default=2_000)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     options = parser.parse_args()
-    numbers = {}
+    numbers, given = {}, [(name, *PROBLEMS[name], None) for name in options.problems]
     if options.fits is not None:
-        given = list(fits(options.fits or FITS)), options.tolerance or 1e-3, "float64"
-        numbers["fits"] = compare(*given, options.max_steps)
-    else:
-        for dtype in options.dtypes:
-            rest = options.tolerance or 1e-5, dtype, options.max_steps
-            if options.random:
-                numbers[dtype] = at_random(options.random, *rest, options.families)
-            else:
-                given = [(name, *PROBLEMS[name], None) for name in options.problems]
-                numbers[dtype] = compare(given, *rest)
+        given = list(fits(options.fits or FITS))
+    tolerance = options.tolerance or (1e-5 if options.fits is None else 1e-3)
+    for dtype in options.dtypes:
+        rest = tolerance, dtype, options.max_steps
+        if options.random:
+            numbers[dtype] = at_random(options.random, *rest, options.families)
+        else:
+            numbers[dtype] = compare(given, *rest)
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=1))
 

@@ -303,8 +303,7 @@ def _step(
 
     def by_rprop() -> _Turn:
         move, new = rprop()
-        far = each(lambda u: u + jnp.inf, old.usual_move)
-        return unchanged._replace(move=move, rprop=new, distance=far)
+        return unchanged._replace(move=move, rprop=new)
 
     def by_lbfgs() -> _Turn:
         return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, verdict)
