@@ -33,6 +33,7 @@ OTHERS = {
     ),
     "rprop_momentum": optax_rprop.rprop_momentum(),
     "rprop_lbfgs": optax_rprop.rprop_lbfgs(),
+    "optax.scale_by_lbfgs": optax.chain(optax.scale_by_lbfgs(), optax.scale(-1)),
     "rmsprop, adaptive gains": optax.chain(
         optax.scale_by_rms(),
         contrib.scale_by_adaptive_gains(),
