@@ -125,6 +125,14 @@ def run(fn, solver, start, max_steps, box=None):
     return np.asarray(solution.value, float), outcome, len(evaluations)
 
 
+@contextlib.contextmanager
+def x64_for(dtype):
+    jax.clear_caches()  # of programs with constants of the other type
+    with jax.enable_x64(dtype == "float64"):
+        yield
+    jax.clear_caches()
+
+
 def in_tolerances(y, minimum, tolerance):
     return float(np.max(abs(y - minimum) / (tolerance * abs(minimum) + tolerance)))
 
@@ -153,8 +161,7 @@ def compare(problems, tolerance, dtype, max_steps):
     print(f"\n| {dtype}, tolerance {tolerance:g} | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
     for name, fn, start, minimum, box in problems:
-        x64 = jax.enable_x64(False) if dtype == "float32" else contextlib.nullcontext()
-        with x64:
+        with x64_for(dtype):
             first = jnp.asarray(start, dtype)
             each = solvers(tolerance, *(box or ()))
             found = {key: run(fn, each[key], first, max_steps, box) for key in names}
@@ -233,15 +240,17 @@ def main():
     parser.add_argument("--max-steps", type=int, default=2_000)
     parser.add_argument("--json", type=Path, help="where all numbers go")
     options = parser.parse_args()
-    numbers, given = {}, [(name, *PROBLEMS[name], None) for name in options.problems]
-    if options.fits is not None:
-        given = list(fits(options.fits or FITS))
-    tolerance = options.tolerance or (1e-5 if options.fits is None else 1e-3)
+    numbers, tolerance = {}, options.tolerance or (1e-5 if options.fits is None else 1e-3)
     for dtype in options.dtypes:
         rest = tolerance, dtype, options.max_steps
         if options.random:
             numbers[dtype] = at_random(options.random, *rest, options.families)
+        elif options.fits is None:
+            given = [(name, *PROBLEMS[name], None) for name in options.problems]
+            numbers[dtype] = compare(given, *rest)
         else:
+            with x64_for(dtype):  # which makes their data, too
+                given = list(fits(options.fits or FITS))
             numbers[dtype] = compare(given, *rest)
     if options.json:
         options.json.write_text(json.dumps(numbers, indent=1))

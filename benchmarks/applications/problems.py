@@ -109,7 +109,7 @@ def gp_ard():
     They are softplus of the parameters, as in GPJax.
     """
     x, y = diabetes()
-    x, y = standardised(x)[::2], y[::2]
+    x, y = jnp.asarray(standardised(x)[::2]), jnp.asarray(y[::2])
 
     def loss(raw):
         amplitude, noise, lengths = jnp.split(softplus(raw), (1, 2))
