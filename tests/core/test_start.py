@@ -76,6 +76,29 @@ def test_no_unit_matters():
         np.testing.assert_allclose(scaled, plain, rtol=28 * 2.0**-23)
 
 
+@pytest.mark.parametrize("name", ["rprop_momentum", "rprop_lbfgs"])
+def test_a_decay_time_in_any_unit(name):
+    """From twice its value, in 300 steps."""
+    optimizer = getattr(optax_rprop, name)()
+
+    @jax.jit
+    def fit(unit):
+        times = jnp.linspace(0, 3, 40) * unit
+
+        def loss(tau):
+            return jnp.sum((jnp.exp(-times / tau) - jnp.exp(-times / unit)) ** 2)
+
+        def step(carry, _):
+            tau, opt_state = carry
+            updates, opt_state = optimizer.update(jax.grad(loss)(tau), opt_state)
+            return (tau + updates, opt_state), None
+
+        return jax.lax.scan(step, (2 * unit, optimizer.init(2 * unit)), length=300)[0][0]
+
+    for unit in np.float32([1, 1e-3, 1e-6, 1e-9, 1e-12, 1e6]):
+        np.testing.assert_allclose(fit(unit), unit, rtol=1e-5)
+
+
 def test_zeros_alone():
     np.testing.assert_array_equal(first_sizes({"a": jnp.zeros(2)})["a"], np.float32([0.1, 0.1]))
     assert first_sizes(jnp.zeros((), complex)) == np.complex64(0.1 + 0.1j)
