@@ -197,10 +197,9 @@ def inner(rings: list[jax.Array], others: list[jax.Array], scalar: jax.Array) ->
     """Inner products of each row with an array; `scalar` is one of the state: see `total`."""
 
     def of_leaf(ring: jax.Array, other: jax.Array) -> jax.Array:
-        if ring.size < _LARGE:
+        if ring.size < _LARGE or ring.ndim != 2:  # with more axes, a product copies the ring
             return jnp.sum(ring * other[None], tuple(range(1, ring.ndim)))
-        # No reshape, which would gather sharded arrays.
-        axes = (tuple(range(1, ring.ndim)), tuple(range(other.ndim))), ((), ())
+        axes = ((1,), (0,)), ((), ())
         return lax.dot_general(ring, other, axes, precision="highest", **on_all_devices(ring))
 
     return total(each(of_leaf, rings, others), scalar)

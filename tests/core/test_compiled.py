@@ -119,7 +119,8 @@ def test_nothing_is_computed_in_bfloat16(name):
     assert set(products) == {"f32"}
 
 
-def test_lbfgs_writes_its_pairs_where_they_are():
+@pytest.mark.parametrize("shape", [(WEIGHTS,), (WEIGHTS // 50, 50)])
+def test_lbfgs_writes_its_pairs_where_they_are(shape):
     """A pair takes a row of the ring that the step before wrote; no copy is made of a ring."""
     optimizer = optax_rprop.rprop_lbfgs()
 
@@ -127,11 +128,12 @@ def test_lbfgs_writes_its_pairs_where_they_are():
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 
-    params = jnp.zeros(WEIGHTS)
+    params = jnp.zeros(shape)
     jitted = jax.jit(step, donate_argnums=(0, 1))
     compiled = jitted.lower(params, optimizer.init(params), params).compile()
-    assert f"f32[10,{WEIGHTS}]" in compiled.as_text()
-    assert not re.search(rf"= f32\[10,{WEIGHTS}\]\S* copy\(", compiled.as_text())
+    ring = f"f32[10,{','.join(map(str, shape))}]"
+    assert ring in compiled.as_text()
+    assert not re.search(rf"= {re.escape(ring)}\S* copy\(", compiled.as_text())
     # As much as eight arrays of the size of a weight, where a ring has ten.
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 8.1 * WEIGHTS
 
