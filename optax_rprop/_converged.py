@@ -25,7 +25,7 @@ _NEAR, _FLAT = 0.01, 0.3
 def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     """Returns True once every weight has converged to within `tolerance`.
 
-    A weight has converged if, at its last gradient, any of these held:
+    A weight has converged if, at its last gradient, before the update, any of these held:
 
     - its step size was at or below the tolerance. Step sizes shrink only where a gradient
       changes sign;

@@ -49,7 +49,8 @@ def rprop_lbfgs(
 
     Returns:
       A gradient transformation whose updates are to be added to the parameters. Its state is
-      read with `converged` and, of Rprop's part, with `step_sizes` and `prev_signs`.
+      read with `converged`. `step_sizes` and `prev_signs` read Rprop's part, which rests while
+      L-BFGS is at work.
 
     Raises:
       ValueError: for a memory_size below 1; for others, see `irprop_minus`.
