@@ -27,13 +27,16 @@ def default_promotion():
 
 @pytest.fixture
 def compare_losses(request, capsys):
-    """Compares the losses that `fit` reaches, and prints a row of the page on other libraries."""
+    """Compares the losses that `fit` reaches, and prints a row of the page on other libraries.
 
-    def compare(fit, usual):
+    What the library's usual optimizer reaches is more than `margin` times larger.
+    """
+
+    def compare(fit, usual, margin=1):
         optimizers = optax_rprop.rprop_lbfgs(), optax_rprop.rprop_momentum(), optax_rprop.rprop()
         losses = [float(fit(optimizer)) for optimizer in (*optimizers, usual)]
         with capsys.disabled():
             print(f"\n| {request.node.nodeid} |", *(f"{loss:.5g} |" for loss in losses))
-        assert max(losses[:2]) < losses[-1]
+        assert margin * max(losses[:2]) < losses[-1]
 
     return compare

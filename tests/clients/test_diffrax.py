@@ -46,7 +46,7 @@ def fit():
 
 
 def test_losses(fit, compare_losses):
-    compare_losses(fit, optax.adabelief(3e-3))
+    compare_losses(fit, optax.adabelief(3e-3), margin=10)
 
 
 def test_bounds(fit):
