@@ -20,12 +20,12 @@ Aux = TypeVar("Aux")
 # Pairs of L-BFGS: two for each weight, within these. Many save evaluations in narrow valleys, and
 # remember directions that are hardly curved; too many mislead where the curvature changes.
 _LEAST_MEMORY, _MOST_MEMORY = 10, 100
-
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
 _MARGIN, _QUIET_STEPS = 2**16, 50
-# Where nothing was gained in so many steps, it is for good.
-_IDLE_STEPS = 100
+# Where nothing was gained in so many steps, it is for good. L-BFGS that lost its steps in rounding,
+# far from a minimum, may be near for a few; but its gradient does not fall.
+_IDLE_STEPS, _NEAR_STEPS = 100, 5
 
 
 class _State(eqx.Module, Generic[Y]):
@@ -39,22 +39,22 @@ class _State(eqx.Module, Generic[Y]):
     idle_steps: Int[Array, ""]  # since the last gain
     best: Scalar  # the least value
     least_left: Array  # the least distance, of L-BFGS and of Rprop, in tolerances
-    size: Scalar  # of the last gradient; it stays where steps are lost in rounding
+    near_steps: Int[Array, ""]  # how many, up to now, L-BFGS was near
+    size: Scalar  # of the last gradient
     rprop: ScaleByRpropLbfgsState
 
 
 class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     """`optax_rprop.rprop_lbfgs` for `optimistix.minimise`: it stops by itself.
 
-    A step is one evaluation of `fn` and its gradient. Optimistix allows 256 by default.
-
-    The tolerance of a weight w is `rtol * abs(w) + atol`. The solver stops successfully when
-    the last two steps of L-BFGS, before they were shortened, are within 1/100 of it in every
-    weight, the gradient still falls, and no pair has so little curvature that the minimum may
-    be farther away. At kinks and in noise, where Rprop works, it stops when all step sizes
-    were within 1/65536 of their tolerances, or lost in the rounding of their weights, for 50
-    steps. Where 100 steps gained nothing, it stops too: successfully if the estimate is within
-    the tolerance, else with `optimistix.RESULTS.stagnation`.
+    A step is one evaluation of `fn` and its gradient; Optimistix allows 256. The tolerance of
+    a weight w is `rtol * abs(w) + atol`. The solver stops successfully when the last two whole
+    steps of L-BFGS are within 1/100 of it in every weight, no pair has so little curvature that
+    the minimum may be farther away, and the gradient still falls, or all this held for five
+    steps. At kinks and in noise, where Rprop works, it stops when all step sizes were within
+    1/65536 of their tolerances, or lost in the rounding of their weights, for 50 steps. Where
+    100 steps gained nothing, it stops too: successfully if the estimate is within the
+    tolerance, else with `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,
@@ -78,10 +78,9 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
       ValueError: for a tolerance below 0; see `optax_rprop.irprop_minus` for others.
 
     Example:
-      >>> import jax.numpy as jnp, optimistix
-      >>> from optax_rprop.optimistix import RpropMinimiser
+      >>> import jax.numpy as jnp, optimistix, optax_rprop.optimistix
       >>> fn = lambda y, args: jnp.sum((y - args) ** 2)
-      >>> solver = RpropMinimiser(rtol=1e-4, atol=1e-4, lower=0.0)
+      >>> solver = optax_rprop.optimistix.RpropMinimiser(rtol=1e-4, atol=1e-4, lower=0.0)
       >>> solution = optimistix.minimise(fn, solver, jnp.ones(2), args=jnp.array([3.0, -2.0]))
       >>> bool(jnp.allclose(solution.value, jnp.array([3.0, 0.0]), atol=1e-3))
       True
@@ -128,14 +127,13 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         return treedef.unflatten(map(of_leaf, leaves, *given))
 
     # The protocol of Optimistix, which has the types.
-
     def init(self, fn, y, args, options, f_struct, aux_struct, tags):
         """A fresh state."""
         f = jnp.zeros(f_struct.shape, f_struct.dtype)
         false, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(f, jnp.inf)
         rprop = self._rprop(y).init(y)
         left = jnp.full(2, jnp.inf, rprop.cap.dtype)
-        return _State(zero, y, f, false, false, false, zero, zero, inf, left, left[0], rprop)
+        return _State(zero, y, f, false, false, false, zero, zero, inf, left, zero, left[0], rprop)
 
     def step(self, fn, y: Any, args, options, state, tags):
         """Evaluates `fn` and its gradient once, and moves on."""
@@ -162,9 +160,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
         quiet_steps = jnp.where(is_base & (largest <= 1), state.quiet_steps + 1, least)
         quiet_steps = jnp.where(lbfgs_works, state.quiet_steps, quiet_steps)
-        size = gradient_size(rprop)
-        is_done = is_near(distance, flatness) & (size <= state.size / 2)
-        is_done = jnp.where(lbfgs_works, is_done, largest == 0)
+        size, near = gradient_size(rprop), lbfgs_works & is_near(distance, flatness)
+        near_steps = jnp.where(near, state.near_steps + jnp.where(is_base, 1, 0), 0)
+        is_done = near & ((size <= state.size / 2) | (near_steps >= _NEAR_STEPS))
+        is_done |= ~lbfgs_works & (largest == 0)
         # Of L-BFGS and of Rprop, each while it is at work.
         of_lbfgs = lbfgs_works == jnp.array([True, False])
         left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
@@ -183,6 +182,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             idle_steps=jnp.where(gains, 0, state.idle_steps + 1),
             best=jnp.fmin(state.best, f),
             least_left=jnp.fmin(state.least_left, left),
+            near_steps=near_steps,
             size=jnp.where(is_base, size, state.size),
             rprop=rprop,
         )
@@ -192,7 +192,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         """Where it is done, where nothing is gained any more, and at a start without hope."""
         is_idle, results = state.idle_steps >= _IDLE_STEPS, optx.RESULTS
         is_idle &= state.rprop.num_tries == 0
-        is_lost = is_idle & ~state.is_done & ~state.is_near
+        is_lost = is_idle & ~(state.is_done | state.is_near)
         result = results.where(is_lost, results.stagnation, results.successful)
         result = results.where(state.bad_start, results.nonfinite, result)
         return state.bad_start | state.is_done | is_idle, result

@@ -73,6 +73,22 @@ def test_few_evaluations():
     np.testing.assert_allclose(solutions.value, targets, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_that_reaches_rounding_at_once_ends_soon(dtype):
+    """Of linear regressions with two columns."""
+    random = np.random.default_rng(0)
+    x, target = (random.normal(size=shape).astype(dtype) for shape in ((20, 30, 2), (20, 30)))
+
+    def one(x, target):
+        return solve(lambda y, args: ((x @ y - target) ** 2).mean(), jnp.zeros(2, dtype))
+
+    with jax.enable_x64(dtype == "float64"):
+        solutions = eqx.filter_jit(jax.vmap(one))(x, target)
+        assert (solutions.result == RESULTS.successful).all()
+        steps = np.asarray(solutions.stats["num_steps"])
+    assert np.median(steps) < 40, steps
+
+
 def test_a_start_without_a_slope_ends_at_once():
     start = jnp.array([3.0, -1.0])
     solution = solve(lambda y, args: jnp.sum((y - start) ** 2), start)
