@@ -107,8 +107,9 @@ def run(fn, solver, start, max_steps, box=None):
 
         options = {"gtol": solver, "maxfun": max_steps, "maxiter": max_steps}
         arguments = {"jac": True, "method": "L-BFGS-B", "options": options}
-        arguments["bounds"] = box and scipy.optimize.Bounds(*box)
-        found = scipy.optimize.minimize(evaluate, np.asarray(start, float), **arguments)
+        bounds = box and scipy.optimize.Bounds(*box)
+        first = np.asarray(start, float)
+        found = scipy.optimize.minimize(evaluate, first, bounds=bounds, **arguments)
         return found.x, "" if found.success else "no success", found.nfev
     evaluations = []
 
@@ -127,6 +128,7 @@ def run(fn, solver, start, max_steps, box=None):
 
 @contextlib.contextmanager
 def x64_for(dtype):
+    """64-bit types for float64 alone."""
     jax.clear_caches()  # of programs with constants of the other type
     with jax.enable_x64(dtype == "float64"):
         yield
@@ -147,7 +149,10 @@ def fits(names):
         unravel = ravel_pytree(problem.starts[0])[1]
         for number, start in enumerate(problem.starts, 1):
             flat = np.asarray(ravel_pytree(start)[0])
-            loss = lambda y, p=problem, u=unravel: p.loss(u(y))  # noqa: E731
+
+            def loss(y, problem=problem, unravel=unravel):
+                return problem.loss(unravel(y))
+
             yield f"{name}, start {number}", loss, flat, None, problem.box or BOXES.get(name)
 
 
@@ -168,8 +173,11 @@ def compare(problems, tolerance, dtype, max_steps):
         if minimum is None:
             inside = [np.clip(one[0], *(box or (-np.inf, np.inf))) for one in found.values()]
             best = min(inside, key=lambda y: np.nan_to_num(fn(y), nan=np.inf))
-            function = lambda y, args, f=fn: f(y)  # noqa: E731
-            problem = random_problems.Problem(name, 0, function, {}, start, *(box or ()))
+
+            def of_problem(y, args, fn=fn):
+                return fn(y)
+
+            problem = random_problems.Problem(name, 0, of_problem, {}, start, *(box or ()))
             minimum = random_problems.nearest_minimum(problem, best, steps=30)
         cells = []
         for key, (y, outcome, evaluations) in found.items():

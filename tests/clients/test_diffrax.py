@@ -49,5 +49,6 @@ def test_losses(fit, compare_losses):
     compare_losses(fit, optax.adabelief(3e-3), margin=10)
 
 
-def test_bounds(fit):
-    assert fit(optax_rprop.rprop_lbfgs(lower=-2.0, upper=2.0)) < fit(optax.adabelief(3e-3)) / 3
+@pytest.mark.parametrize("make", [optax_rprop.rprop, optax_rprop.rprop_lbfgs])
+def test_bounds(fit, make):
+    assert fit(make(lower=-2.0, upper=2.0)) < fit(optax.adabelief(3e-3)) / 3

@@ -32,7 +32,8 @@ def fit(flow, optimizer, steps=100):
 
 def test_fit_sgd_reaches_what_em_reaches(flow):
     best = fit(flow, "EM")
-    np.testing.assert_allclose(fit(flow, optax_rprop.rprop_lbfgs()), best, rtol=1e-5)
+    for optimizer in (optax_rprop.rprop(), optax_rprop.rprop_lbfgs()):
+        np.testing.assert_allclose(fit(flow, optimizer), best, rtol=1e-5)
 
 
 def test_losses(flow, compare_losses):

@@ -45,4 +45,5 @@ def test_losses(problem, compare_losses):
 
 def test_fit_reaches_what_bfgs_reaches(problem):
     best, _ = gpx.fit_scipy(**problem)
-    assert fit(problem, optax_rprop.rprop_lbfgs()) < loss(best, problem["train_data"]) + 0.01
+    for optimizer in (optax_rprop.rprop(), optax_rprop.rprop_lbfgs()):
+        assert fit(problem, optimizer) < loss(best, problem["train_data"]) + 0.01
