@@ -16,9 +16,9 @@ def rprop_lbfgs(
     r"""L-BFGS from Rprop's own steps, with gradients alone. Begin with this one.
 
     Rprop finds the scale of every weight in a few steps, and then needs hundreds to arrive.
-    L-BFGS arrives, but begins without any scale. So this begins as `rprop_momentum`, for 13
-    steps. From its moves :math:`s` and the changes :math:`y` of the gradient along them, it goes
-    on with L-BFGS, whose first inverse Hessian is :math:`\gamma D`,
+    L-BFGS arrives, but begins without any scale. So this begins as `irprop_minus` with momentum,
+    for 13 steps. From its moves :math:`s` and the changes :math:`y` of the gradient along them, it
+    goes on with L-BFGS, whose first inverse Hessian is :math:`\gamma D`,
 
     .. math::
       D_i = \frac{(\sum |s_i|)^{1.25}}{(\sum |y_i|)^{0.75}}
@@ -88,7 +88,7 @@ def rprop_lbfgs(
 def rprop_momentum(
     learning_rate: PerWeight | None = None,
     eta_minus: PerWeight = 0.5,
-    eta_plus: PerWeight = 1.2,
+    eta_plus: PerWeight = 1.3,
     min_step_size: PerWeight = 0.0,
     max_step_size: PerWeight = 2.0**31,
     momentum: ArrayLike = 0.8,
@@ -115,8 +115,10 @@ def rprop_momentum(
       a_t &= \beta a_{t-1} + (1 - \beta) v_t \\
       w_{t+1} &= w_t + v_t
 
-    with :math:`r_t` the step of `irprop_minus`, :math:`\beta` the argument `momentum`,
-    :math:`a_0 = 0` and :math:`f_0 = 1/16`.
+    with :math:`r_t = -\operatorname{sign}(g_t) \Delta_t`, :math:`\beta` the argument `momentum`,
+    :math:`a_0 = 0` and :math:`f_0 = 1/16`. The step sizes :math:`\Delta_t` are those of
+    `irprop_minus`, and so is the memory: after a reversal, the remembered sign is 0. But the weight
+    steps there, too (the rule `"shark_irprop_minus"`): with momentum, that saves evaluations.
 
     It keeps what is good in Rprop: only signs decide, of each gradient and of the slope, so
     neither the scale of the loss nor that of a weight matters; there is no line search, the
@@ -135,7 +137,7 @@ def rprop_momentum(
         matters. It and the others may be per weight, as for `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
         0.7 is better on large batches.
-      eta_plus: grows a step size where the gradient kept its sign (default 1.2).
+      eta_plus: grows a step size where the gradient kept its sign (default 1.3).
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
       momentum: the decay of the average, above 0 and below 1 (default 0.8: about five moves);
@@ -171,7 +173,7 @@ def rprop_momentum(
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     return _as_optimizer(
-        "irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite, momentum
+        "shark_irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite, momentum
     )
 
 

@@ -182,11 +182,15 @@ def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
         part = Leaf(gradient, parameter, hyperparams, unpacked, next(first), old.memory.dtype)
         move = _rules.step(part, Move(None, part.state), rule, scalars.loss_rose)
         in_a_box, with_domain = hyperparams.lower is not None, scalars.verdict is not None
-        if rule.steps == rule.remembers and not (rule.undoes or in_a_box or with_domain):
+        if not (rule.undoes or in_a_box or with_domain):
             # The same step, from the packed state, which XLA has just written: computed again
             # from gradient and old state, it takes more than twice as long on a CPU.
             packed = _packing.pack(move.state.memory, part.dtype)
-            move = move._replace(step=_packing.signed_step(packed))
+            step = _packing.signed_step(packed)
+            if rule.steps and not rule.remembers:
+                size = _packing.unpack(packed).step_size
+                step = jnp.where(gradient > 0, size, jnp.where(gradient < 0, -size, 0))
+            move = move._replace(step=step)
         if scalars.momentum is not None:
             move = _momentum.step(part, move, scalars.momentum)
         move = move._replace(step=finite_cast(move.step, gradient.dtype))

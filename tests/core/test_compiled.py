@@ -51,11 +51,12 @@ def loops_and_copies(compiled):
 
 # name, type, options; bytes of state a weight; loops, copies; bytes read and written a weight.
 # In float32 the minus rules read gradient and state and write the state, then read it and the
-# parameter and write that: 6 * 4. The plus rules read the old state twice, from a copy: 9 * 4.
+# parameter and write that: 6 * 4. That of Shark reads the gradient twice. The plus rules read the
+# old state twice, from a copy: 9 * 4.
 # With bounds both loops read all three arrays, and copies are made of two: 12 * 4.
 # With undo_nonfinite there are two more arrays, and the question whether anything is NaN.
 # With momentum the slope reads gradient and average, one loop writes each of the two states, and
-# one reads what they wrote: 12 * 4.
+# one reads what they wrote; both need the gradient's sign again: 14 * 4.
 # So do complex weights, whose parts XLA computes again rather than read back: 9 * 8.
 STEPS = [
     ("irprop_minus", "float32", {}, 4, (2, 0), 24),
@@ -63,7 +64,7 @@ STEPS = [
     ("rprop_plus", "float32", {}, 4, (2, 1), 36),
     ("irprop_plus", "float32", {}, 4, (2, 1), 36),
     ("irprop_minus", "float32", {"undo_nonfinite": True}, 4, (6, 4), 124.25),
-    ("shark_irprop_minus", "float32", {}, 4, (2, 1), 36),
+    ("shark_irprop_minus", "float32", {}, 4, (2, 0), 28),
     ("irprop_minus", "bfloat16", {}, 2, (2, 0), 12),
     ("irprop_minus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 0), 18),
     ("rprop_plus", "float32", {"step_dtype": "bfloat16"}, 2, (2, 1), 26),
@@ -71,7 +72,7 @@ STEPS = [
     ("irprop_minus", "float32", BOX, 4, (2, 2), 48),
     ("rprop_plus", "float32", BOX, 4, (2, 2), 48),
     ("irprop_plus", "float32", BOX, 4, (2, 2), 48),
-    ("rprop_momentum", "float32", {}, 8, (3, 0), 48),
+    ("rprop_momentum", "float32", {}, 8, (3, 0), 56),
     ("irprop_minus", "complex64", {}, 8, (2, 1), 72),
 ]
 

@@ -207,7 +207,7 @@ def test_a_mask_is_no_bound(mask):
 
 @pytest.mark.parametrize("power", [-60, 60, 100])
 def test_the_scale_of_the_loss_makes_no_difference(power):
-    """Within the limits that the documentation names."""
+    """Within the limits that the documentation names, and until gradients underflow."""
     hessian = jnp.float32([1.0, 10.0, 100.0, 1000.0])
     optimizer = optax_rprop.rprop_momentum()
 
@@ -218,6 +218,6 @@ def test_the_scale_of_the_loss_makes_no_difference(power):
             updates, state = optimizer.update(scale * hessian * params, state)
             return (optax.apply_updates(params, updates), state), params
 
-        return jax.lax.scan(step, (jnp.ones(4), optimizer.init(jnp.ones(4))), length=200)[1]
+        return jax.lax.scan(step, (jnp.ones(4), optimizer.init(jnp.ones(4))), length=150)[1]
 
     np.testing.assert_array_equal(path(2.0**power), path(1.0))

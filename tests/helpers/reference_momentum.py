@@ -1,6 +1,6 @@
 """Momentum with a step size of its own as documented, one weight at a time, in NumPy scalars.
 
-The rule's step is that of `reference`, irprop_minus. Slope, average and move are computed in
+The rule's step is that of `reference`, shark_irprop_minus. Slope, average and move are computed in
 float64, and only then rounded to the types that hold them. Here moves and averages are added
 to the weights, so that the average leads downhill where the slope is below 0.
 """
@@ -111,6 +111,7 @@ def run(
     undo_nonfinite=False,
     momentum=0.8,
     learning_rate=None,
+    eta_plus=1.3,
     min_step_size=0.0,
     max_step_size=2.0**31,
     **given,
@@ -128,6 +129,7 @@ def run(
       undo_nonfinite: whether domain errors are taken back.
       momentum: the decay.
       learning_rate: the first step size; None for a tenth of each weight's size.
+      eta_plus: grows a step size.
       min_step_size: the smallest step size.
       max_step_size: the largest.
       **given: other hyperparameters.
@@ -141,6 +143,7 @@ def run(
     wide = np.float64 if step_dtype == np.float64 else np.float32
     smallest = 2.0**-478 if step_dtype == np.float64 else 2.0**-62
     limits = {"min_step_size": max(min_step_size, smallest), "max_step_size": max_step_size}
+    given |= {"eta_plus": eta_plus}
 
     def weight(value):
         held = value.astype(step_dtype)
@@ -165,7 +168,7 @@ def run(
             coefficient = factor.coefficient(row, [weight.average for weight in weights])
             for weight, gradient in zip(weights, row, strict=True):
                 move = weight.go_on if undo_nonfinite else weight.update
-                move("irprop_minus", gradient, coefficient)
+                move("shark_irprop_minus", gradient, coefficient)
         trace.append([(w.value, w.step_size, w.sign, w.average) for w in weights])
         factors.append(factor.value)
     dtypes = values.dtype, step_dtype, np.int8, np.float64

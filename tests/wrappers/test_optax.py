@@ -1,6 +1,7 @@
 """Inside every Optax wrapper, each optimizer follows the papers and its state can be read."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -125,11 +126,15 @@ def test_wrapper(make, name):
     assert_follows_papers(make, *ran, row.sees, row.sees_losses, **row.numbers)
 
 
+def default_of(make, name):
+    return inspect.signature(make).parameters[name].default
+
+
 @every_kind_with_numbers
 @pytest.mark.parametrize(("name", "late"), [("eta_plus", 2.0), ("max_step_size", 0.011)])
 def test_schedule(make, name, late):
     """From the step on at which a schedule changes, it is the optimizer with the new value."""
-    early = {"eta_plus": 1.2, "max_step_size": 50.0}[name]
+    early = {"eta_plus": default_of(make, "eta_plus"), "max_step_size": 50.0}[name]
     schedule = {name: lambda step: jnp.where(step < 10, early, late)}
     params, state = run(inject(make, **schedule))
     expected, expected_state = changed_run(make, name, late)
@@ -235,7 +240,7 @@ def test_tree_get_and_set(make):
     params, state = run(optimizer, gradients=GRADIENTS[:10], losses=LOSSES[:10])
     packed = get(state, "packed")
     assert_same_memory(optax_rprop.ScaleByRpropState(packed), state)
-    assert get(state, "eta_plus") == np.float32(1.2)
+    assert get(state, "eta_plus") == np.float32(default_of(make, "eta_plus"))
     if make in NEED_LOSS:
         assert get(state, "prev_value") == LOSSES[9]
     state = optax.tree_utils.tree_set(state, eta_plus=jnp.float32(2.0))
