@@ -136,11 +136,15 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
     return _distance_left(*map(reals, trees), limits, state.sy, state.next_row, state.num_pairs)
 
 
-def gradient_size(state: ScaleByRpropLbfgsState) -> jax.Array:
-    """The norm of the gradient of weights that no bound holds, in the metric of L-BFGS."""
+def gradient_sizes(state: ScaleByRpropLbfgsState) -> tuple[jax.Array, jax.Array]:
+    """Of weights that no bound holds: the norm in the metric of L-BFGS, and the largest."""
     trees = (reals(jax.tree.leaves(x)) for x in (state.distance, state.gradient, state.diagonal))
-    sums = (jnp.sum(jnp.where(far > 0, d * g**2, 0)) for far, g, d in zip(*trees, strict=True))
-    return jnp.sqrt(sum(sums, jnp.zeros_like(state.cap)))
+    square = largest = jnp.zeros_like(state.cap)
+    for far, gradient, diagonal in zip(*trees, strict=True):
+        free = jnp.where(far > 0, gradient, 0)
+        square += jnp.sum(diagonal * free**2)
+        largest = jnp.maximum(largest, jnp.max(abs(free), initial=0))
+    return jnp.sqrt(square), largest
 
 
 @jax.jit

@@ -28,12 +28,12 @@ def rotated(count, n, condition, dtype):
 
 
 @pytest.mark.parametrize(
-    ("condition", "n"), [*itertools.product([10, 100, 1e4], [2, 5, 20]), (1e6, 2)]
+    ("condition", "n"), [*itertools.product([10, 100, 1e4], [2, 5, 20]), (1e6, 2), (1e6, 20)]
 )
 def test_rotated_quadratics_in_float32(condition, n):
     """Each ends; up to a condition of 100 in success; none is off by more than the tolerance.
 
-    In the last, steps are lost in rounding far from the minimum.
+    In the last two, steps are lost in rounding far from the minimum.
     """
     with jax.enable_x64(False):
         matrices, targets, starts = rotated(8, n, condition, "float32")
@@ -49,7 +49,7 @@ def test_rotated_quadratics_in_float32(condition, n):
         ended = success | np.asarray(solutions.result == RESULTS.stagnation)
         steps = solutions.stats["num_steps"]
     assert ended.all(), steps
-    assert success.all() or condition > 100, steps
+    assert success.all() or (condition > 1e4 and success.sum() >= 6), steps
     error = abs(np.asarray(solutions.value - targets))
     assert (error <= 1e-3 + 1e-3 * abs(np.asarray(targets)))[success].all(), error
 
@@ -87,6 +87,29 @@ def test_a_gradient_that_reaches_rounding_at_once_ends_soon(dtype):
         assert (solutions.result == RESULTS.successful).all()
         steps = np.asarray(solutions.stats["num_steps"])
     assert np.median(steps) < 40, steps
+
+
+@pytest.mark.parametrize("inside", ["bounds", "domain"])
+def test_where_weights_are_pushed_to_prove_a_minimum(inside):
+    """Never out of bounds; and back from where fn is not finite."""
+    points, targets = [], 0.001 * np.arange(4, dtype=np.float32) * (inside == "bounds")
+
+    def fn(y, args):
+        jax.debug.callback(points.append, y)
+        loss = jnp.sum((y[0] - targets) ** 2) + 3 * y[1] ** 2
+        return loss if inside == "bounds" else jnp.where(y[1] > y[0] + 1e-4, jnp.nan, loss)
+
+    with jax.enable_x64(False):
+        bounds = {"lower": jnp.array([0.0, 0.5])} if inside == "bounds" else {}
+        solution = solve(fn, jnp.array([2.0, 1.0]), 1e-3, **bounds)
+        jax.effects_barrier()
+        points = np.array(points)
+    assert solution.result == RESULTS.successful
+    np.testing.assert_allclose(solution.value, [targets.mean(), 0.5 * bool(bounds)], atol=1e-3)
+    if bounds:
+        assert (points >= [0, 0.5]).all()
+    else:
+        assert (points[-15:, 1] > points[-15:, 0] + 1e-4).any()
 
 
 def test_a_start_without_a_slope_ends_at_once():
