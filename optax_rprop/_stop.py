@@ -77,12 +77,15 @@ def follow(
     is_quiet = quiet_steps >= _QUIET_STEPS
 
     arrives = is_base & lbfgs_works & is_near(distance, jnp.zeros(()))
-    comes_back = arrives & _agree(y, old.arrival, tolerances)
+    comes_back = arrives & _agree(y, old.arrival, tolerances, _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
     is_sure = comes_back & (is_near(distance, flatness) | (num_returns >= 2))
     is_pushed = arrives & is_small & ~is_sure
     is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
     is_done |= ~lbfgs_works & (largest == 0)
+
+    is_proven = ~is_small | _agree(y, old.arrival, tolerances, 1)
+    is_near_now = (distance <= 1) & (flatness <= 1) & is_proven
 
     # Of L-BFGS and of Rprop, each while it is at work.
     of_lbfgs = lbfgs_works == jnp.array([True, False])
@@ -99,7 +102,7 @@ def follow(
         num_returns=num_returns,
         is_done=is_base & is_done,
         # Rprop, where it takes over from there, does not go far.
-        is_near=jnp.where(lbfgs_works, (distance <= 1) & (flatness <= 1), old.is_near),
+        is_near=jnp.where(lbfgs_works, is_near_now, old.is_near),
         is_idle=is_idle,
         num_steps=old.num_steps + 1,
         near_steps=near_steps,
@@ -137,11 +140,11 @@ def rounding(x: jax.Array) -> jax.Array:
     return 2 * float(jnp.finfo(x.dtype).eps) * magnitude(x)
 
 
-def _agree(y: Any, other: Any, tolerances: Any) -> jax.Array:
-    """Whether two points are the same, but for rounding."""
+def _agree(y: Any, other: Any, tolerances: Any, part: float) -> jax.Array:
+    """Whether two points are the same but for rounding, or a part of the tolerance."""
 
     def of_leaf(a: jax.Array, b: jax.Array, tolerance: jax.Array) -> jax.Array:
-        return (magnitude(a - b) <= jnp.maximum(_AGREE * tolerance, rounding(a))).all()
+        return (magnitude(a - b) <= jnp.maximum(part * tolerance, rounding(a))).all()
 
     return jnp.array(jax.tree.leaves(jax.tree.map(of_leaf, y, other, tolerances))).all()
 

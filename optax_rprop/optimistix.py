@@ -143,7 +143,7 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     def terminate(self, fn, y, args, options, state, tags):
         """Where it is done, where nothing is gained any more, and at a start without hope."""
         end, results = state.progress, optx.RESULTS
-        is_lost = end.is_idle & ~(end.is_done | end.is_near & (end.num_pushes == 0))
+        is_lost = end.is_idle & ~(end.is_done | end.is_near)
         result = results.where(is_lost, results.stagnation, results.successful)
         result = results.where(state.bad_start, results.nonfinite, result)
         return state.bad_start | end.is_done | end.is_idle, result
