@@ -83,7 +83,8 @@ for name, make in OPTIMIZERS.items():
     by_rate.semilogx(RATES, own, "o-", lw=2)
 for name in ("SGD, momentum 0.9", "RMSprop", "Adam"):
     assert alone < steps[name].min() < STEPS < steps[name].max()
-    assert max(steps["rprop_momentum"].max(), steps["irprop_minus"].max()) < 50
+    # The largest rate throws the network so far that rounding decides when it is back.
+    assert max(steps["rprop_momentum"][:-1].max(), steps["irprop_minus"][:-1].max()) < 40
 curves.set(xlim=(0, 60), ylim=(1e-5, 100), xlabel="step", ylabel="training loss")
 by_rate.set(xlabel="learning rate or first step size", ylabel=f"steps to 1e-4 ({STEPS + 1}: never)")
 figure.legend(title="steps to 1e-4 at the best rate", loc="outside lower center", ncols=2)
