@@ -187,7 +187,7 @@ def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
             # from gradient and old state, it takes more than twice as long on a CPU.
             packed = _packing.pack(move.state.memory, part.dtype)
             step = _packing.signed_step(packed)
-            if rule.steps and not rule.remembers:
+            if rule.steps and not rule.remembers:  # selects: a product of signs takes a loop more
                 size = _packing.unpack(packed).step_size
                 step = jnp.where(gradient > 0, size, jnp.where(gradient < 0, -size, 0))
             move = move._replace(step=step)

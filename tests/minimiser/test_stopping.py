@@ -155,10 +155,10 @@ def test_each_weight_has_its_own_tolerance():
     """A loose one ends early."""
     target = {"small": 3e-7, "large": jnp.array([1e5, 2e5])}
 
-    def fn(y, args):
-        return jnp.cosh(y["small"] / 3e-7 - 1) + jnp.sum(jnp.cosh(y["large"] / target["large"] - 1))
+    def solve_to(rtol, atol, of=jnp.square):
+        def fn(y, args):
+            return of(y["small"] / 3e-7 - 1) + jnp.sum(of(y["large"] / target["large"] - 1))
 
-    def solve_to(rtol, atol):
         start = {"small": jnp.array(1e-7), "large": jnp.array([1e4, 1e4])}
         solver = RpropMinimiser(rtol, atol)
         return optimistix.minimise(fn, solver, start, max_steps=2000, throw=False)
@@ -169,8 +169,9 @@ def test_each_weight_has_its_own_tolerance():
         assert solution.result == RESULTS.successful
         np.testing.assert_allclose(solution.value["small"], 3e-7, rtol=1e-5)
         np.testing.assert_allclose(solution.value["large"], target["large"], rtol=1e-5)
-    loose = solve_to(0.0, {"small": 1e-12, "large": 100.0})
-    assert loose.stats["num_steps"] < solution.stats["num_steps"]
+    # Of a quadratic, the last step reaches rounding, and the weights are pushed and come back.
+    close, loose = (solve_to(0.0, x, jnp.cosh) for x in (tight, {"small": 1e-12, "large": 100.0}))
+    assert loose.stats["num_steps"] < close.stats["num_steps"]
 
 
 @pytest.mark.parametrize("n", [2, 10])
