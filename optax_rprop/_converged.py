@@ -19,7 +19,7 @@ from optax_rprop._state import ScaleByRpropState, find, split
 
 # Chosen on every second of 1,080 random problems: of a tolerance, the distance at which
 # `rprop_lbfgs` is done, and how far the flattest pair may let it still be.
-_NEAR, _FLAT = 0.01, 0.3
+NEAR, FLAT = 0.01, 0.3
 
 
 def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
@@ -86,16 +86,12 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
         if isinstance(state, ScaleByRpropLbfgsState):
             # Step sizes say nothing before it has begun.
             begins = jnp.asarray(state.num_failures) == 0
-            near = is_near(*distance_left(state, limits))
+            distance, flatness = distance_left(state, limits)
+            near = (distance <= NEAR) & (flatness <= FLAT)
             by_rprop = jnp.where(begins, left == 0, is_done)
             is_done = jnp.where(jnp.asarray(state.countdown) > 0, by_rprop, near)
         done.append(is_done)
     return jnp.all(jnp.array(done, dtype=bool))
-
-
-def is_near(distance: jax.Array, flatness: jax.Array) -> jax.Array:
-    """Whether L-BFGS is done, by the two estimates of `distance_left`."""
-    return (distance <= _NEAR) & (flatness <= _FLAT)
 
 
 def largest_step(state: ScaleByRpropState, tolerance: Any) -> jax.Array:
@@ -136,15 +132,11 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
     return _distance_left(*map(reals, trees), limits, state.sy, state.next_row, state.num_pairs)
 
 
-def gradient_sizes(state: ScaleByRpropLbfgsState) -> tuple[jax.Array, jax.Array]:
-    """Of weights that no bound holds: the norm in the metric of L-BFGS, and the largest."""
-    trees = (reals(jax.tree.leaves(x)) for x in (state.distance, state.gradient, state.diagonal))
-    square = largest = jnp.zeros_like(state.cap)
-    for far, gradient, diagonal in zip(*trees, strict=True):
-        free = jnp.where(far > 0, gradient, 0)
-        square += jnp.sum(diagonal * free**2)
-        largest = jnp.maximum(largest, jnp.max(abs(free), initial=0))
-    return jnp.sqrt(square), largest
+def largest_slope(state: ScaleByRpropLbfgsState) -> jax.Array:
+    """The largest gradient of a weight that no bound holds; 1 at the first step."""
+    trees = (reals(jax.tree.leaves(tree)) for tree in (state.distance, state.gradient))
+    free = [jnp.where(far > 0, abs(g), 0) for far, g in zip(*trees, strict=True)]
+    return jnp.array([jnp.max(leaf, initial=0) for leaf in free]).max(initial=0)
 
 
 @jax.jit

@@ -1,9 +1,9 @@
-"""When `RpropMinimiser` stops: L-BFGS came back, Rprop is quiet, or nothing is gained any more.
+"""When `RpropMinimiser` stops: L-BFGS arrived, Rprop is quiet, or nothing is gained any more.
 
 L-BFGS arrives where its whole step is far within the tolerance. But that step is too short where
 rounding hid how flat a valley is. So where the gradient has become small, the weights are pushed
-off, and L-BFGS has to come back to where it was. A kink keeps its gradient; there, L-BFGS must be
-near for several points, or Rprop's step sizes small for many.
+off, and L-BFGS has to come back to where it was, twice. At a kink, which keeps its gradient,
+Rprop's step sizes must be small for many steps.
 """
 
 import functools
@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_rprop._converged import distance_left, gradient_sizes, is_near, largest_step
+from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
 from optax_rprop._dtypes import widen
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
-_PUSH, _AGREE = 30, 0.3
-_NEAR_STEPS = 5  # at a kink, L-BFGS may be near for a few
+_PUSH, _AGREE, _RETURNS = 30, 0.3, 2
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
 _MARGIN, _QUIET_STEPS = 2**16, 50
@@ -31,16 +30,13 @@ class Progress(NamedTuple):
     arrival: Any  # where L-BFGS arrived before it was pushed; at first, NaN
     is_pushed: jax.Array  # off the arrival, in this step
     is_recalled: jax.Array  # to the arrival: where it was pushed is outside of the domain
-    num_pushes: jax.Array
     num_returns: jax.Array  # to one point, up to now
     is_done: jax.Array
     is_near: jax.Array  # within the tolerance, as far as L-BFGS can tell
     is_idle: jax.Array
     num_steps: jax.Array
-    near_steps: jax.Array  # how many, up to now, L-BFGS was near
     quiet_steps: jax.Array  # how many, up to now, all step sizes were small
     idle_steps: jax.Array  # since the last gain
-    size: jax.Array  # of the last gradient
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
 
@@ -50,9 +46,7 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), y)
     no, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(rprop.cap, jnp.inf)
     worst, far = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
-    return Progress(
-        *(y, nowhere, no, no, zero, zero), *(no, no, no), *(zero, zero, zero, zero), inf, worst, far
-    )
+    return Progress(*(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero), worst, far)
 
 
 def follow(
@@ -63,7 +57,7 @@ def follow(
     is_base = is_usable & (rprop.num_tries == 0)  # not one that L-BFGS goes back from
     lbfgs_works = rprop.countdown == 0
     distance, flatness = distance_left(rprop, tolerances)
-    largest, (size, slope) = largest_step(rprop.rprop, quiet), gradient_sizes(rprop)
+    largest, slope = largest_step(rprop.rprop, quiet), largest_slope(rprop)
     eps = float(jnp.finfo(distance.dtype).eps)
     is_small = (slope > 0) & (slope <= 2**12 * eps)  # the first gradient was scaled to 1
 
@@ -71,21 +65,20 @@ def follow(
     least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
     quiet_steps = jnp.where(is_base & (largest <= 1), old.quiet_steps + 1, least)
     quiet_steps = jnp.where(lbfgs_works, old.quiet_steps, quiet_steps)
-    near = lbfgs_works & is_near(distance, flatness)
-    near_steps = jnp.where(near, old.near_steps + jnp.where(is_base, 1, 0), 0)
-    stays_near = near & ((size <= old.size / 2) | (near_steps >= _NEAR_STEPS))
     is_quiet = quiet_steps >= _QUIET_STEPS
 
-    arrives = is_base & lbfgs_works & is_near(distance, jnp.zeros(()))
-    comes_back = arrives & _agree(y, old.arrival, tolerances, _AGREE)
+    arrives = is_base & lbfgs_works & (distance <= NEAR)
+    away = _distance(y, old.arrival, tolerances)
+    comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
-    is_sure = comes_back & (is_near(distance, flatness) | (num_returns >= 2))
+    is_sure = comes_back & (num_returns >= _RETURNS)
     is_pushed = arrives & is_small & ~is_sure
-    is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
+    is_done = jnp.where(is_small, is_sure, arrives & (flatness <= FLAT) | is_quiet)
     is_done |= ~lbfgs_works & (largest == 0)
 
-    is_proven = ~is_small | _agree(y, old.arrival, tolerances, 1)
-    is_near_now = (distance <= 1) & (flatness <= 1) & is_proven
+    # Rprop, where it takes over, does not go far.
+    is_near_now = jnp.where(lbfgs_works, (distance <= 1) & (flatness <= 1), old.is_near)
+    is_near_now &= ~is_small | (away <= 1) & (num_returns > 0)
 
     # Of L-BFGS and of Rprop, each while it is at work.
     of_lbfgs = lbfgs_works == jnp.array([True, False])
@@ -98,17 +91,13 @@ def follow(
         arrival=jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
         is_pushed=is_pushed,
         is_recalled=old.is_pushed & (rprop.num_tries > 0),
-        num_pushes=old.num_pushes + jnp.where(is_pushed, 1, 0),
         num_returns=num_returns,
         is_done=is_base & is_done,
-        # Rprop, where it takes over from there, does not go far.
-        is_near=jnp.where(lbfgs_works, is_near_now, old.is_near),
+        is_near=is_near_now,
         is_idle=is_idle,
         num_steps=old.num_steps + 1,
-        near_steps=near_steps,
         quiet_steps=quiet_steps,
         idle_steps=idle_steps,
-        size=jnp.where(is_base, size, old.size),
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
     )
@@ -116,10 +105,12 @@ def follow(
 
 def move(progress: Progress, rprop: Any, y: Any, steps: Any, tolerances: Any) -> Any:
     """The next point, and the state that has this move: as steps lead, or pushed, or recalled."""
-    number, recalled = progress.num_pushes, progress.is_recalled
+    number, recalled = progress.num_steps, progress.is_recalled
     led = jax.tree.map(jnp.subtract, y, steps)
     moves = _as_made(rprop.move, y, steps, led)
-    pushed = jax.tree.map(functools.partial(_push, number), y, progress.start, tolerances)
+    pushed = jax.tree.map(
+        functools.partial(_push, number), y, progress.start, tolerances, rprop.distance
+    )
     other = jax.tree.map(functools.partial(jnp.where, recalled), progress.arrival, pushed)
     by_hand = progress.is_pushed | recalled
     # No pair comes of a push: one would lead back, however flat the valley is.
@@ -140,21 +131,24 @@ def rounding(x: jax.Array) -> jax.Array:
     return 2 * float(jnp.finfo(x.dtype).eps) * magnitude(x)
 
 
-def _agree(y: Any, other: Any, tolerances: Any, part: float) -> jax.Array:
-    """Whether two points are the same but for rounding, or a part of the tolerance."""
+def _distance(y: Any, other: Any, tolerances: Any) -> jax.Array:
+    """Between two points, in tolerances, but for rounding: NaN where one is nowhere."""
 
     def of_leaf(a: jax.Array, b: jax.Array, tolerance: jax.Array) -> jax.Array:
-        return (magnitude(a - b) <= jnp.maximum(part * tolerance, rounding(a))).all()
+        return jnp.max((magnitude(a - b) - rounding(a)) / tolerance, initial=0.0)
 
-    return jnp.array(jax.tree.leaves(jax.tree.map(of_leaf, y, other, tolerances))).all()
+    return jnp.array(jax.tree.leaves(jax.tree.map(of_leaf, y, other, tolerances))).max(initial=0)
 
 
-def _push(number: jax.Array, x: jax.Array, start: jax.Array, tolerance: jax.Array) -> jax.Array:
-    """Part of the way back to the start: so no bound is in between."""
+def _push(
+    number: jax.Array, x: jax.Array, start: jax.Array, tolerance: jax.Array, distance: jax.Array
+) -> jax.Array:
+    """Part of the way back to the start, for weights that no bound holds: so none is in between."""
     way = start - x
     length = magnitude(way) / (_PUSH * tolerance)
     part = jax.random.uniform(jax.random.key(number), x.shape, length.dtype)
-    return x + way * (part / jnp.maximum(length, 1)).astype(x.dtype)
+    part = jnp.where(distance == 0, 0, part / jnp.maximum(length, 1))
+    return x + way * part.astype(x.dtype)
 
 
 def _as_made(moves: Any, y: Any, steps: Any, moved: Any) -> Any:
