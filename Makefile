@@ -12,7 +12,7 @@ help: ## Show this list
 $(VENV)/%: pyproject.toml
 	@echo "Setting up $(VENV) (once)..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD and RMSprop
