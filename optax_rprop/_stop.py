@@ -1,9 +1,9 @@
 """When `RpropMinimiser` stops: L-BFGS arrived, Rprop is quiet, or nothing is gained any more.
 
-L-BFGS arrives where its whole step is far within the tolerance. But that step is too short where
-rounding hid how flat a valley is. So where the gradient has become small, the weights are pushed
-off, and L-BFGS has to come back to where it was, twice. At a kink, which keeps its gradient,
-Rprop's step sizes must be small for many steps.
+L-BFGS arrives where its whole steps are far within the tolerance, at three points in a row. But
+they are too short where rounding hid how flat a valley is. So where the gradient has become small,
+the weights are pushed off, and L-BFGS has to come back to where it was, twice. At a kink, which
+keeps its gradient, Rprop's step sizes must be small for many steps.
 """
 
 import functools
@@ -17,6 +17,7 @@ from optax_rprop._dtypes import widen
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
 _PUSH, _AGREE, _RETURNS = 30, 0.3, 2
+_NEAR_STEPS = 3
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
 _MARGIN, _QUIET_STEPS = 2**16, 50
@@ -35,6 +36,7 @@ class Progress(NamedTuple):
     is_near: jax.Array  # within the tolerance, as far as L-BFGS can tell
     is_idle: jax.Array
     num_steps: jax.Array
+    near_steps: jax.Array  # how many, up to now, L-BFGS was near
     quiet_steps: jax.Array  # how many, up to now, all step sizes were small
     idle_steps: jax.Array  # since the last gain
     best: jax.Array  # the least value
@@ -46,7 +48,9 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), y)
     no, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(rprop.cap, jnp.inf)
     worst, far = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
-    return Progress(*(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero), worst, far)
+    return Progress(
+        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero, zero), worst, far
+    )
 
 
 def follow(
@@ -67,13 +71,16 @@ def follow(
     quiet_steps = jnp.where(lbfgs_works, old.quiet_steps, quiet_steps)
     is_quiet = quiet_steps >= _QUIET_STEPS
 
-    arrives = is_base & lbfgs_works & (distance <= NEAR)
+    near = lbfgs_works & (distance <= NEAR)
+    near_steps = old.near_steps + jnp.where(is_base, 1, 0)
+    near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
+    arrives = is_base & near
     away = _distance(y, old.arrival, tolerances)
     comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
     is_sure = comes_back & (num_returns >= _RETURNS)
     is_pushed = arrives & is_small & ~is_sure
-    is_done = jnp.where(is_small, is_sure, arrives & (flatness <= FLAT) | is_quiet)
+    is_done = jnp.where(is_small, is_sure, (near_steps >= _NEAR_STEPS) | is_quiet)
     is_done |= ~lbfgs_works & (largest == 0)
 
     # Rprop, where it takes over, does not go far.
@@ -96,6 +103,7 @@ def follow(
         is_near=is_near_now,
         is_idle=is_idle,
         num_steps=old.num_steps + 1,
+        near_steps=near_steps,
         quiet_steps=quiet_steps,
         idle_steps=idle_steps,
         best=jnp.fmin(old.best, f),

@@ -85,7 +85,8 @@ TAKE_LOSS = [*NEED_LOSS, *UNDOING, *LBFGS]
 KINDS = [*(make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])), *LBFGS]
 every_optimizer = parametrize(OPTIMIZERS)
 every_plain_optimizer = parametrize(PLAIN)
-every_kind = parametrize(KINDS)
+# In a box, L-BFGS takes, reads and keeps all that it does without, and more.
+every_kind = every_kind_but(LBFGS[0])
 every_plain_kind = parametrize(PLAIN[:2])
 every_kind_with_numbers = every_kind_but(*LBFGS)
 

@@ -28,21 +28,25 @@ def rotated(count, n, condition, dtype):
 
 
 @pytest.mark.parametrize(
-    ("condition", "n"), [*itertools.product([10, 100, 1e4], [2, 5, 20]), (1e6, 2), (1e6, 20)]
+    ("condition", "n", "tolerance", "count"),
+    [
+        *itertools.product([10, 100, 1e4], [2, 5, 20], [1e-3], [8]),
+        *((1e6, 2, 1e-3, 8), (1e6, 20, 1e-3, 8), (1e5, 2, 1e-5, 100)),
+    ],
 )
-def test_rotated_quadratics_in_float32(condition, n):
-    """Each ends; up to a condition of 100 in success; none is off by more than the tolerance.
+def test_rotated_quadratics_in_float32(condition, n, tolerance, count):
+    """Each ends; up to a condition of 1e4 in success; none is off by more than the tolerance.
 
-    In the last two, steps are lost in rounding far from the minimum.
+    In the last three, steps are lost in rounding far from the minimum.
     """
     with jax.enable_x64(False):
-        matrices, targets, starts = rotated(8, n, condition, "float32")
+        matrices, targets, starts = rotated(count, n, condition, "float32")
 
         def one(matrix, target, start):
             def fn(y, args):
                 return jnp.sum((matrix @ (y - target)) ** 2)
 
-            return solve(fn, start, 1e-3)
+            return solve(fn, start, tolerance)
 
         solutions = eqx.filter_jit(jax.vmap(one))(matrices, targets, starts)
         success = np.asarray(solutions.result == RESULTS.successful)
@@ -51,7 +55,7 @@ def test_rotated_quadratics_in_float32(condition, n):
     assert ended.all(), steps
     assert success.all() or (condition > 1e4 and success.sum() >= 6), steps
     error = abs(np.asarray(solutions.value - targets))
-    assert (error <= 1e-3 + 1e-3 * abs(np.asarray(targets)))[success].all(), error
+    assert (error <= tolerance * (1 + abs(np.asarray(targets))))[success].all(), error
 
 
 def test_few_evaluations():
