@@ -72,12 +72,6 @@ def step(leaf: Leaf, move: Move, undoes: bool) -> Move:
     return Move(step, move.state._replace(memory=memory))
 
 
-@jax.custom_jvp
-def _neighbour(number: jax.Array, towards: jax.Array) -> jax.Array:
-    return lax.nextafter(number, towards)
-
-
-@_neighbour.defjvp
-def _neighbour_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    # A matter of rounding: a small change of the number is one of its neighbour.
-    return _neighbour(*primals), tangents[0]
+# A matter of rounding: a small change of the number is one of its neighbour.
+_neighbour = jax.custom_jvp(lax.nextafter)
+_neighbour.defjvp(lambda primals, tangents: (_neighbour(*primals), tangents[0]))

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _checks, _hyperparameters, _leaf
-from optax_rprop._dtypes import parts, reals
+from optax_rprop._dtypes import by_parts, parts, reals
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._leaf import LeafState
 from optax_rprop._rprop_lbfgs import ScaleByRpropLbfgsState
@@ -73,15 +73,14 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     """
     _checks.check_numbers(tolerance=tolerance)
     states = find(opt_state, (ScaleByRpropLbfgsState, ScaleByRpropState))
-    flat = [_hyperparameters.flatten(_rprop(state).packed) for state in states]
+    rprops = [s.rprop if isinstance(s, ScaleByRpropLbfgsState) else s for s in states]
     # Of all states together: a part of the tolerance may belong to any of them.
-    paths, leaves = ([x for part in flat for x in part[n]] for n in (0, 1))
-    tolerances = iter(_hyperparameters.broadcast_prefix("tolerance", tolerance, paths, leaves))
+    paths, leaves, treedef = _hyperparameters.flatten([rprop.packed for rprop in rprops])
+    paths = [path[1:] for path in paths]
+    own = _hyperparameters.broadcast_prefix("tolerance", tolerance, paths, leaves)
     done = []
-    for state, (_, leaves, treedef) in zip(states, flat, strict=True):
-        own = [next(tolerances) for _ in leaves]
-        limits = treedef.unflatten(own)
-        left = largest_step(_rprop(state), limits)
+    for state, rprop, limits in zip(states, rprops, treedef.unflatten(own), strict=True):
+        left = largest_step(rprop, limits)
         is_done = left <= 1
         if isinstance(state, ScaleByRpropLbfgsState):
             # Step sizes say nothing before it has begun.
@@ -106,10 +105,7 @@ def largest_step(state: ScaleByRpropState, tolerance: Any) -> jax.Array:
     return functools.reduce(jnp.maximum, [x.astype(none.dtype) for x in largest], none)
 
 
-def _rprop(state: Any) -> ScaleByRpropState:
-    return state.rprop if isinstance(state, ScaleByRpropLbfgsState) else state
-
-
+@jax.jit
 def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Array, jax.Array]:
     """How far the weights are from a minimum, in tolerances, by two estimates.
 
@@ -120,38 +116,15 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
 
     `tolerance` is a tree like the parameters, of numbers or arrays.
     """
-    treedef = jax.tree.structure(state.distance)
-    trees = state.distance, state.gradient, state.moves
-    trees = [treedef.flatten_up_to(tree) for tree in trees]
-    limits = treedef.flatten_up_to(tolerance)
-    limits = [
-        _hyperparameters.broadcast(limit, part)
-        for limit, leaf in zip(limits, trees[0], strict=True)
-        for part in reals([leaf])
-    ]
-    return _distance_left(*map(reals, trees), limits, state.sy, state.next_row, state.num_pairs)
-
-
-def largest_slope(state: ScaleByRpropLbfgsState) -> jax.Array:
-    """The largest gradient of a weight that no bound holds; 1 at the first step."""
-    trees = (reals(jax.tree.leaves(tree)) for tree in (state.distance, state.gradient))
-    free = [jnp.where(far > 0, abs(g), 0) for far, g in zip(*trees, strict=True)]
-    return jnp.array([jnp.max(leaf, initial=0) for leaf in free]).max(initial=0)
-
-
-@jax.jit
-def _distance_left(
-    distances: list[jax.Array],
-    gradients: list[jax.Array],
-    moves: list[jax.Array],
-    limits: list[jax.Array],
-    sy: jax.Array,
-    next_row: jax.Array,
-    num_pairs: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    sy, next_row = state.sy, state.next_row
+    limits = jax.tree.map(
+        lambda far, limit: by_parts(functools.partial(_hyperparameters.broadcast, limit), far),
+        *(state.distance, tolerance),
+    )
+    trees = state.distance, state.gradient, state.moves, limits
     farthest = jnp.zeros((), sy.dtype)
     lengths = along = jnp.zeros(len(sy), sy.dtype)
-    for distance, gradient, move, limit in zip(distances, gradients, moves, limits, strict=True):
+    for distance, gradient, move, limit in zip(*map(reals, trees), strict=True):
         ratio = jnp.where(distance > 0, distance / limit, 0)  # 0 where a bound holds it
         farthest = jnp.maximum(farthest, jnp.max(ratio, initial=0).astype(sy.dtype))
         axes = tuple(range(1, move.ndim))
@@ -162,8 +135,15 @@ def _distance_left(
         slope = jnp.where(distance > 0, gradient, 0)[None]
         along += jnp.sum(abs(move * slope), axes).astype(sy.dtype)
     age = (next_row - 1 - jnp.arange(len(sy), dtype=next_row.dtype)) % len(sy)
-    flattest = jnp.max(jnp.where(age < num_pairs, along / jnp.diag(sy) * jnp.sqrt(lengths), 0))
-    return farthest, flattest
+    flatness = along / jnp.diag(sy) * jnp.sqrt(lengths)
+    return farthest, jnp.max(jnp.where(age < state.num_pairs, flatness, 0))
+
+
+def largest_slope(state: ScaleByRpropLbfgsState) -> jax.Array:
+    """The largest gradient of a weight that no bound holds; 1 at the first step."""
+    both = zip(reals(state.distance), reals(state.gradient), strict=True)
+    free = [jnp.where(far > 0, abs(g), 0) for far, g in both]
+    return jnp.array([jnp.max(leaf, initial=0) for leaf in free]).max(initial=0)
 
 
 @jax.jit

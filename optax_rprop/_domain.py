@@ -27,7 +27,7 @@ import numpy as np
 from jax import lax
 
 from optax_rprop import _box, _momentum, _rules
-from optax_rprop._dtypes import finite_cast, is_abstract, over_shards, parts
+from optax_rprop._dtypes import finite_cast, over_shards, parts
 from optax_rprop._leaf import Leaf, Move
 from optax_rprop._packing import Memory
 from optax_rprop._state import SCALARS
@@ -54,7 +54,7 @@ def init(params: Any, packed: Any) -> dict[str, Any]:
 
 def _copy(parameter: Any) -> jax.Array:
     """Another array with the same numbers: the parameters may be donated."""
-    if is_abstract(parameter):
+    if isinstance(parameter, jax.ShapeDtypeStruct):
         return jnp.zeros_like(parameter)
     return jnp.array(parameter, jnp.result_type(parameter))
 

@@ -11,15 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def is_complex(array: jax.Array) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.complexfloating)
-
-
-def is_abstract(parameter: Any) -> bool:
-    """Whether it is a shape and a type, without numbers."""
-    return isinstance(parameter, jax.ShapeDtypeStruct)
-
-
 def widen(dtype: jax.typing.DTypeLike) -> jax.typing.DTypeLike:
     """The type, or float32 for a smaller one."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
@@ -30,10 +21,10 @@ def parts(tree: Any) -> tuple[Any, ...]:
 
     A real array beside complex ones belongs to both.
     """
-    if not any(map(is_complex, jax.tree.leaves(tree))):
+    if not any(map(jnp.iscomplexobj, jax.tree.leaves(tree))):
         return (tree,)
     return tuple(
-        jax.tree.map(lambda array, part=part: part(array) if is_complex(array) else array, tree)
+        jax.tree.map(lambda x, part=part: part(x) if jnp.iscomplexobj(x) else x, tree)
         for part in (lax.real, lax.imag)
     )
 
@@ -88,18 +79,15 @@ def finite_cast(update: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     return update.astype(dtype)
 
 
-def reals(leaves: Any) -> list:
-    """The leaves that are not None, complex ones as two."""
-    return [part for leaf in leaves if leaf is not None for part in parts(leaf)]
+def reals(tree: Any) -> list[jax.Array]:
+    """The leaves of a tree, complex ones as two."""
+    return [part for leaf in jax.tree.leaves(tree) for part in parts(leaf)]
 
 
-def like(reals: list[jax.Array], leaves: list) -> list:
-    """The inverse: as many leaves, complex where these are."""
+def like(reals: list[jax.Array], tree: Any) -> Any:
+    """The inverse: a tree of these, complex where the leaves of another one are."""
     rest = iter(reals)
-
-    def one(leaf: Any) -> Any:
-        if leaf is None:
-            return None
-        return lax.complex(next(rest), next(rest)) if is_complex(leaf) else next(rest)
-
-    return [one(leaf) for leaf in leaves]
+    return jax.tree.map(
+        lambda leaf: lax.complex(next(rest), next(rest)) if jnp.iscomplexobj(leaf) else next(rest),
+        tree,
+    )

@@ -12,7 +12,7 @@ of them at once, small triangular systems, and one sum of arrays (Chen, Wang and
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,15 @@ from jax.scipy.linalg import solve_triangular
 from optax_rprop._dtypes import on_all_devices, over_shards
 
 _LARGE = 2**15  # a product of a smaller ring is a sum: it compiles in a tenth of the time
+Arrays: TypeAlias = list[jax.Array]
+each = jax.tree.map  # here of lists: of the first of all, of the second of all, and so on
 
 
 class Pairs(NamedTuple):
     """A ring of pairs. Its next row is written before it is known whether it counts."""
 
-    moves: list[jax.Array]  # (memory_size, *shape)
-    changes: list[jax.Array]
+    moves: Arrays  # (memory_size, *shape)
+    changes: Arrays
     memory_size: int
     next_row: jax.Array
     num_pairs: jax.Array  # how many pairs there are, in the rows before
@@ -43,30 +45,19 @@ class Products(NamedTuple):
     ydg: jax.Array  # likewise y_i'D g
 
 
-def each(function: Any, *lists: list) -> list:
-    """`function` of the first of all, of the second of all, and so on."""
-    return [function(*items) for items in zip(*lists, strict=True)]
-
-
-def write(pairs: Pairs, move: list[jax.Array], change: list[jax.Array]) -> Pairs:
+def write(pairs: Pairs, move: Arrays, change: Arrays) -> Pairs:
     """Writes a pair into the next row, over the oldest if there is no other room."""
 
-    def into(rings: list[jax.Array], rows: list[jax.Array]) -> list[jax.Array]:
-        update = lax.dynamic_update_index_in_dim
-        return each(lambda ring, row: update(ring, row, pairs.next_row, 0), rings, rows)
+    def into(ring: jax.Array, row: jax.Array) -> jax.Array:
+        return lax.dynamic_update_index_in_dim(ring, row, pairs.next_row, 0)
 
-    s, y = into(pairs.moves, move), into(pairs.changes, change)
+    s, y = each(into, pairs.moves, move), each(into, pairs.changes, change)
     num_pairs = jnp.minimum(pairs.num_pairs, pairs.memory_size - 1)
     return pairs._replace(moves=s, changes=y, num_pairs=num_pairs)
 
 
 def multiply(
-    pairs: Pairs,
-    sy: jax.Array,
-    ydy: jax.Array,
-    change: list[jax.Array],
-    diagonal: list[jax.Array],
-    gradient: list[jax.Array],
+    pairs: Pairs, sy: jax.Array, ydy: jax.Array, change: Arrays, diagonal: Arrays, gradient: Arrays
 ) -> Products:
     """All products, from those of older pairs and from the change that was just written."""
     row = pairs.next_row
@@ -80,19 +71,19 @@ def multiply(
 
 
 def begin(
-    pairs: Pairs, counts: jax.Array, products: Products, gradient: list[jax.Array]
-) -> tuple[list[jax.Array], Products]:
+    pairs: Pairs, counts: jax.Array, products: Products, gradient: Arrays
+) -> tuple[Arrays, Products]:
     """A diagonal from the pairs, and the products with it."""
     diagonal = secants(pairs, counts)
 
-    def with_changes(others: list[jax.Array]) -> jax.Array:
+    def with_changes(others: Arrays) -> jax.Array:
         return inner(pairs.changes, each(jnp.multiply, diagonal, others), pairs.next_row)
 
     ydy = _of_rows(with_changes, pairs.changes)
     return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
 
 
-def _of_rows(function: Any, rings: list[jax.Array]) -> Any:
+def _of_rows(function: Any, rings: Arrays) -> Any:
     """At once, or one by one where that would take other arrays as large as the rings."""
     are_small = all(ring.size < _LARGE for ring in rings)
     return jax.vmap(function)(rings) if are_small else lax.map(function, rings)
@@ -104,7 +95,7 @@ def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 
-def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
+def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
     """A diagonal: large for weights that moved far, and whose gradient changed little.
 
     With a the sum of a weight's abs(s) and b of its abs(y), it is a**1.25 / b**0.75: of the
@@ -130,15 +121,11 @@ def secants(pairs: Pairs, counts: jax.Array) -> list[jax.Array]:
 
 
 def among(
-    free: list[jax.Array],
-    pairs: Pairs,
-    counts: jax.Array,
-    products: Products,
-    diagonal: list[jax.Array],
+    free: Arrays, pairs: Pairs, counts: jax.Array, products: Products, diagonal: Arrays
 ) -> tuple[jax.Array, Products]:
     """Which pairs count among free weights alone, and their products."""
 
-    def of_pair(change: list[jax.Array]) -> tuple[jax.Array, ...]:
+    def of_pair(change: Arrays) -> tuple[jax.Array, ...]:
         row = pairs.next_row
         change = each(lambda f, y: jnp.where(f, y, 0), free, change)
         weighted = each(jnp.multiply, diagonal, change)
@@ -149,12 +136,8 @@ def among(
 
 
 def direction(
-    pairs: Pairs,
-    counts: jax.Array,
-    products: Products,
-    diagonal: list[jax.Array],
-    gradient: list[jax.Array],
-) -> list[jax.Array]:
+    pairs: Pairs, counts: jax.Array, products: Products, diagonal: Arrays, gradient: Arrays
+) -> Arrays:
     """-H g, if any pair counts."""
     p, q, gamma = lax.cond(
         jnp.any(counts),
@@ -193,7 +176,7 @@ def _sum_of(weights: jax.Array, ring: jax.Array) -> jax.Array:
     return jnp.tensordot(weights, ring, 1, precision="highest")
 
 
-def inner(rings: list[jax.Array], others: list[jax.Array], scalar: jax.Array) -> jax.Array:
+def inner(rings: Arrays, others: Arrays, scalar: jax.Array) -> jax.Array:
     """Inner products of each row with an array; `scalar` is one of the state: see `total`."""
 
     def of_leaf(ring: jax.Array, other: jax.Array) -> jax.Array:
@@ -205,12 +188,7 @@ def inner(rings: list[jax.Array], others: list[jax.Array], scalar: jax.Array) ->
     return total(each(of_leaf, rings, others), scalar)
 
 
-def dot(first: list[jax.Array], second: list[jax.Array], scalar: jax.Array) -> jax.Array:
-    """The inner product of two lists."""
-    return total(each(lambda a, b: jnp.sum(a * b), first, second), scalar)
-
-
-def total(arrays: list[jax.Array], scalar: jax.Array) -> jax.Array:
+def total(arrays: Arrays, scalar: jax.Array) -> jax.Array:
     """The sum, in the widest of the types, over all shards of one optimizer with this scalar."""
     dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
     # Each leaf over its own shards: one that is whole on all devices counts once.

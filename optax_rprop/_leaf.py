@@ -7,6 +7,8 @@ it must know of all leaves together, its `reduce` has found before, as scalars.
 
 from typing import Any, NamedTuple
 
+import jax
+
 from optax_rprop import _packing
 
 
@@ -52,25 +54,18 @@ class Move(NamedTuple):
 class GlobalScalars(NamedTuple):
     """What all leaves say together; None without its option."""
 
-    loss_rose: Any = False
-    momentum: Any = None  # `_momentum.Along`
-    verdict: Any = None  # `_domain.Verdict`
+    loss_rose: Any  # False without it
+    momentum: Any  # `_momentum.Along`
+    verdict: Any  # `_domain.Verdict`
 
 
 def unpack(state: LeafState) -> LeafState:
     """For a step, in the type that steps are computed in."""
-    average, unshrunk = (
-        None if array is None else _packing.to_compute_dtype(array)
-        for array in (state.average, state.unshrunk)
-    )
+    average, unshrunk = jax.tree.map(_packing.to_compute_dtype, (state.average, state.unshrunk))
     return LeafState(_packing.unpack(state.memory), average, state.finite_params, unshrunk)
 
 
 def pack(state: LeafState, old: LeafState) -> LeafState:
     """After it, in the types of the old state."""
-    packed = _packing.pack(state.memory, old.memory.dtype)
-    rest = (
-        None if array is None else array.astype(before.dtype)
-        for array, before in zip(state[1:], old[1:], strict=True)
-    )
-    return LeafState(packed, *rest)
+    packed = state._replace(memory=_packing.pack(state.memory, old.memory.dtype))
+    return jax.tree.map(lambda array, before: array.astype(before.dtype), packed, old)

@@ -1,9 +1,7 @@
-"""Momentum with a step size of its own: a way through narrow valleys.
+"""Momentum with a step size of its own: a way through narrow valleys. See `rprop_momentum`.
 
-Rprop sees each weight alone; a valley that lies across the axes takes it thousands of steps.
-So there is one direction more, the average a of past moves, and its factor f adapts as a
-step size does, by the sign of the slope along it. With s the step of Rprop's rule, all of
-them subtracted from the weights, g the gradient and m the decay, `momentum`:
+With s the step of Rprop's rule, a the average of past moves, all of them subtracted from the
+weights, g the gradient and m the decay, `momentum`:
 
     q = <g, a>                       over all weights of all leaves
     f <- min(2 f, 2)                 where q > 0: a leads downhill
@@ -12,11 +10,7 @@ them subtracted from the weights, g the gradient and m the decay, `momentum`:
     a <- m a + (1 - m) move
 
 at first with a = 0 and f = 1/16. The average is of the moves, not of the rule's steps alone,
-so that it keeps itself going. What decides are still signs, of each gradient and of the slope;
-one evaluation is one step, and no scale of the loss or of a weight makes a difference.
-
-This is this library's own. Related: restarts where a momentum leads uphill (O'Donoghue and
-Candes 2015); rates that adapt to the agreement with an average (Jacobs 1988).
+so that it keeps itself going.
 """
 
 from typing import Any, NamedTuple
@@ -63,8 +57,7 @@ def reduce(leaves: list[Leaf], state: Any, decay: ArrayLike) -> tuple[Along, Any
     # A number may round to 1, and a traced one be 0; an average in bfloat16 would never decay.
     eps = max([float(jnp.finfo(leaf.state.average.dtype).eps) for leaf in leaves], default=0.5)
     decay = jnp.where(decay == decay, jnp.clip(decay, eps, 1 - eps), DEFAULT_DECAY)
-    along = Along(active, decay)
-    return along, state._replace(factor=factor, slope_scale=scale)
+    return Along(active, decay), state._replace(factor=factor, slope_scale=scale)
 
 
 @jax.jit  # traced once per shape
@@ -93,10 +86,7 @@ def adapt(
         # Control flow, not a select: XLA would compute the whole slope again in every leaf.
         (slope > 0) & finite,
         lambda: (jnp.minimum(2 * factor, _GREATEST_FACTOR),) * 2,
-        lambda: (
-            lax.full_like(factor, 0),
-            jnp.where((slope < 0) & finite, shrink(factor), factor),
-        ),
+        lambda: (lax.full_like(factor, 0), jnp.where((slope < 0) & finite, shrink(factor), factor)),
     )
     change = jnp.where(size > 2.0**32, 2.0**-32, jnp.where(size < 2.0**-32, 2.0**32, 1))
     change = jnp.where(slope == 0, 2.0**16, jnp.where(finite, change, 2.0**-64))

@@ -27,7 +27,7 @@ from jax import lax
 from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
 from optax_rprop._dtypes import by_parts, finite_cast, like, over_shards, reals, widen
 from optax_rprop._hyperparameters import PerWeight
-from optax_rprop._lbfgs import Pairs, Products, each
+from optax_rprop._lbfgs import Arrays, Pairs, Products, each
 from optax_rprop._leaf import Hyperparams
 from optax_rprop._state import ScaleByRpropState
 from optax_rprop._transform import beside, scale_by_rprop
@@ -135,26 +135,24 @@ def scale_by_rprop_lbfgs(
     in_a_box = lower is not None or upper is not None
 
     def init(params: optax.Params) -> Any:
-        def full(number: float, *rows: int) -> Any:
+        def zeros(*rows: int) -> Any:
             def leaf(parameter: Any) -> jax.Array:
                 dtype = widen(jnp.result_type(parameter))
-                row = jnp.full_like(parameter, number, dtype=dtype)
+                row = jnp.zeros_like(parameter, dtype=dtype)
                 # A sum, so that rows have the sharding of the parameter.
                 return jnp.zeros((*rows, *[1] * row.ndim), dtype) + row[None] if rows else row
 
             return jax.tree.map(leaf, params)
 
         rprop: Any = first.init(params)
-        rings = full(0, memory_size), full(0, memory_size)
-        far = jax.tree.map(lambda zeros: by_parts(lambda part: part + jnp.inf, zeros), full(0))
-        trees = full(0), full(0), *rings, full(0), full(0), far
+        far = jax.tree.map(lambda leaf: by_parts(lambda part: part + jnp.inf, leaf), zeros())
+        trees = zeros(), zeros(), zeros(memory_size), zeros(memory_size), zeros(), zeros(), far
         counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _STEPS + 1, 0, 0)]
         cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in (_CAP, 1, 0))
         square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
         scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
-        scalars = [beside(params, x) for x in scalars]
-        uncut = full(0) if in_a_box else None
-        return ScaleByRpropLbfgsState._make((rprop, *trees, *scalars, uncut))
+        uncut = zeros() if in_a_box else None
+        return ScaleByRpropLbfgsState._make((rprop, *trees, *beside(params, scalars), uncut))
 
     def update(
         updates: optax.Updates,
@@ -164,7 +162,6 @@ def scale_by_rprop_lbfgs(
         value: jax.typing.ArrayLike | None = None,
         **extra_args: object,
     ) -> tuple[optax.Updates, Any]:
-        del extra_args
         _checks.check_state(state, ScaleByRpropLbfgsState, {})
         _checks.check_arguments(params, in_a_box, value, False)
         if in_a_box:  # beside a gradient that is None, the parameter may be a function
@@ -193,30 +190,29 @@ def _update(
 
     def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
         both = zip(treedef.flatten_up_to(tree), gradients, strict=True)
-        return [leaf for leaf, gradient in both if gradient is not None]
+        return [None if gradient is None else leaf for leaf, gradient in both]
 
     def as_tree(arrays: list, tree: Any) -> Any:  # the others are those of a tree
-        rest, olds = iter(like(arrays, moving(tree))), treedef.flatten_up_to(tree)
-        both = zip(olds, gradients, strict=True)
-        return treedef.unflatten([old if g is None else next(rest) for old, g in both])
+        both = zip(treedef.flatten_up_to(tree), like(arrays, moving(tree)), strict=True)
+        return treedef.unflatten([old if new is None else new for old, new in both])
 
     box, names = None, _TREES
     if lower is not None or upper is not None:
         names = (*_TREES, "uncut")
         given = Hyperparams(None, None, None, None, None, lower, upper)
-        own = moving(treedef.unflatten(_hyperparameters.per_leaf(given, paths, gradients)))
+        own = _hyperparameters.per_leaf(given, paths, gradients)
         box = [
             (part, *_hyperparameters.bounds(bounds, part))
             for bounds, parameter in zip(own, moving(params), strict=True)
-            for part in reals([parameter])
+            for part in reals(parameter)
         ]
     old = state._replace(**{name: reals(moving(getattr(state, name))) for name in names})
 
-    def rprop() -> tuple[list[jax.Array], Any]:
+    def rprop() -> tuple[Arrays, Any]:
         steps, new = _rprop(lower, upper).update(updates, state.rprop, params)
-        return each(lambda step, m: -step.astype(m.dtype), reals(moving(steps)), old.move), new
+        return each(lambda step, m: -step.astype(m.dtype), reals(steps), old.move), new
 
-    def forget(forgets: jax.Array, times: list[jax.Array]) -> Any:
+    def forget(forgets: jax.Array, times: Arrays) -> Any:
         packed = each(_forget, reals(moving(state.rprop.packed)), old.distance, times)
         average = jax.tree.map(lambda a: jnp.where(forgets, 0, a), state.rprop.average)
         return state.rprop._replace(packed=as_tree(packed, state.rprop.packed), average=average)
@@ -238,12 +234,12 @@ class _Verdict(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    """Of Rprop, L-BFGS or the way back: a move, before bounds cut it, and parts of the state."""
+    """Of Rprop, L-BFGS or the way back: fields of the state, but the move before bounds cut it."""
 
-    move: list[jax.Array]
+    move: Arrays
     rprop: ScaleByRpropState
-    diagonal: list[jax.Array]
-    distance: list[jax.Array]
+    diagonal: Arrays
+    distance: Arrays
     ydy: jax.Array
     cap: jax.Array
     stretch: jax.Array
@@ -251,13 +247,13 @@ class _Turn(NamedTuple):
 
 
 def _step(
-    gradients: list[jax.Array],
+    gradients: Arrays,
     old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
     box: list | None,
     value_is_finite: jax.Array,
     rprop: Callable,
     forget: Callable,
-) -> tuple[list[jax.Array], Any]:
+) -> tuple[Arrays, Any]:
     """The steps, to be subtracted, and the new state."""
     largest = _largest(each(jnp.abs, gradients), old.cap)
     scale = lax.cond(
@@ -280,16 +276,15 @@ def _step(
     # Of the last move: the slope at its end, and by how much it has grown.
     after, growth = products.sg[old.next_row], products.sy[old.next_row, old.next_row]
     if box is not None:
-        after = _lbfgs.dot(old.move, gradient, old.cap)
+        after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
     is_finite = value_is_finite & (largest * scale < jnp.inf)
     verdict = _judge(after - growth, after, old, is_finite)
     is_pair = ~verdict.is_rejected & (growth > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 
     # Whose turn it is.
-    measures, left = old.countdown > 0, old.countdown - 1
+    left = old.countdown - 1
     rprop_acts = ~verdict.is_rejected & (left > 0)
-    lbfgs_acts = ~verdict.is_rejected & ~rprop_acts
 
     def back() -> _Turn:
         # Along the path of the whole move in the box: so bounds are met, however short it gets.
@@ -298,7 +293,7 @@ def _step(
             *(old.move if box is None else old.uncut, old.move),
         )
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
-        new = forget(measures | verdict.gives_up, _times(gradients, old, verdict))
+        new = forget((old.countdown > 0) | verdict.gives_up, _times(gradients, old, verdict))
         return unchanged._replace(move=path, rprop=new, distance=distance)
 
     def by_rprop() -> _Turn:
@@ -329,27 +324,21 @@ def _step(
         return jnp.where(rprop_acts, before + _RECENT * (abs(move) - before), before)
 
     again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
-    countdown = jnp.where(rprop_acts, left, jnp.where(lbfgs_acts, 0, old.countdown))
-    return steps, old._replace(
-        rprop=turn.rprop,
+    countdown = jnp.where(verdict.is_rejected, old.countdown, jnp.maximum(left, 0))
+    new = old._replace(**turn._asdict())
+    return steps, new._replace(
         gradient=each(functools.partial(jnp.where, verdict.is_rejected), old.gradient, gradient),
         move=each(after_last, made, old.move),
         uncut=None if box is None else each(after_last, turn.move, old.move),
         moves=pairs.moves,
         changes=pairs.changes,
         sy=products.sy,
-        ydy=turn.ydy,
-        diagonal=turn.diagonal,
         usual_move=each(usual, old.usual_move, made),
-        distance=turn.distance,
         next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
         countdown=jnp.where(verdict.gives_up, again, countdown),
         num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
         num_tries=jnp.where(verdict.gives_up, 0, verdict.num_tries),
-        cap=turn.cap,
-        stretch=turn.stretch,
-        is_capped=turn.is_capped,
         gradient_scale=jnp.where(verdict.is_rejected, old.gradient_scale, scale),
     )
 
@@ -359,9 +348,9 @@ def _by_lbfgs(
     pairs: Pairs,
     counts: jax.Array,
     products: Products,
-    gradient: list[jax.Array],
-    downhill: list[jax.Array],
-    free: list[jax.Array] | None,
+    gradient: Arrays,
+    downhill: Arrays,
+    free: Arrays | None,
     verdict: _Verdict,
 ) -> _Turn:
     """The direction of L-BFGS, within the trust region."""
@@ -406,7 +395,7 @@ def _by_lbfgs(
     return _Turn(move, old.rprop, diagonal, distance, products.ydy, *region)
 
 
-def _times(gradients: list[jax.Array], old: Any, verdict: _Verdict) -> list[jax.Array]:
+def _times(gradients: Arrays, old: Any, verdict: _Verdict) -> Arrays:
     """How much of its step size a weight that moved keeps after a rejected move; 0 for all of it.
 
     Where not 0, it forgets its sign, too: without a move, none has been kept. To blame for a
@@ -435,10 +424,9 @@ def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> 
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
         # Where a weight that is tiny beside its move was at the edge of the domain, rounding may
         # keep it outside, however small the part. So in the end back beyond the move's start.
-        back = jnp.where(
-            num_tries < _TRIES_BEYOND, 0.1, jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
-        )
-        back = jnp.where(measures & (num_tries < 5 * _TRIES_BEYOND), back, 0.1)
+        goes_beyond = (num_tries >= _TRIES_BEYOND) & (num_tries < 5 * _TRIES_BEYOND)
+        beyond = jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
+        back = jnp.where(measures & goes_beyond, beyond, 0.1)
         secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
         return _Verdict(
             is_rejected,
@@ -491,7 +479,7 @@ def _inverse_power_of_two(number: jax.Array) -> jax.Array:
     return jnp.where((number > 0) & (number < jnp.inf), power, 0)
 
 
-def _largest(arrays: list[jax.Array], scalar: jax.Array) -> jax.Array:
+def _largest(arrays: Arrays, scalar: jax.Array) -> jax.Array:
     """The largest of all numbers, none of which is below 0, as the state's scalar; 0 of none."""
     largest = [jnp.max(x, initial=0).astype(scalar.dtype) for x in arrays]
     largest = [over_shards(lax.pmax, x, scalar) for x in largest]

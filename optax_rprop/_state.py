@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _packing, _rules
-from optax_rprop._dtypes import by_parts, is_complex
+from optax_rprop._dtypes import by_parts
 from optax_rprop._leaf import LeafState
 from optax_rprop._packing import Memory
 
@@ -101,10 +101,9 @@ def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:
 def join(state: ScaleByRpropState, treedef: Any, leaves: list[LeafState]) -> ScaleByRpropState:
     """The state with other parts: the inverse of `split`."""
     count = len(LeafState._fields)
-    columns = ([leaf[n] for leaf in leaves] for n in range(count))
     trees: Any = (
-        None if tree is None else treedef.unflatten(column)
-        for tree, column in zip(state[:count], columns, strict=True)
+        None if tree is None else treedef.unflatten([leaf[n] for leaf in leaves])
+        for n, tree in enumerate(state[:count])
     )
     return ScaleByRpropState(*trees, *state[count:])
 
@@ -118,7 +117,7 @@ def _sizes(packed: jax.Array) -> jax.Array:
 @jax.jit
 def _signs(packed: jax.Array) -> jax.Array:
     signs = by_parts(lambda part: _packing.unpack(part).sign, packed)
-    return signs if is_complex(signs) else signs.astype(jnp.int8)
+    return signs if jnp.iscomplexobj(signs) else signs.astype(jnp.int8)
 
 
 @jax.jit

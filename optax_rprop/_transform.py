@@ -11,20 +11,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from optax_rprop import (
-    _box,
-    _checks,
-    _domain,
-    _hyperparameters,
-    _leaf,
-    _momentum,
-    _packing,
-    _rules,
-    _start,
-)
-from optax_rprop._dtypes import by_parts, finite_cast, is_abstract
+from optax_rprop import _box, _checks, _domain, _hyperparameters, _leaf, _momentum, _packing, _rules
+from optax_rprop._dtypes import by_parts, finite_cast
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._leaf import GlobalScalars, Hyperparams, Leaf, LeafState, Move
+from optax_rprop._start import first_step_size, measure_weights
 from optax_rprop._state import SCALARS, ScaleByRpropState, join, split
 
 
@@ -106,7 +97,7 @@ def scale_by_rprop(
         given = _hyperparameters.per_leaf(hyperparams, paths, parameters)
         for own in given:
             _checks.check_order(**own._asdict())
-        start = _start.measure(params) if learning_rate is None else None
+        start = measure_weights(params) if learning_rate is None else None
         first = functools.partial(_initial_state, step_dtype=step_dtype, start=start)
         packed = treedef.unflatten(map(first, parameters, given))
         state = ScaleByRpropState(packed)
@@ -116,7 +107,7 @@ def scale_by_rprop(
             state = state._replace(**_momentum.init(packed))
         if undo_nonfinite:
             state = state._replace(**_domain.init(params, packed))
-        return state._replace(**{name: beside(params, getattr(state, name)) for name in SCALARS})
+        return state._replace(**beside(params, {name: getattr(state, name) for name in SCALARS}))
 
     def update(
         updates: optax.Updates,
@@ -126,7 +117,6 @@ def scale_by_rprop(
         value: jax.typing.ArrayLike | None = None,
         **extra_args: object,
     ) -> tuple[optax.Updates, Any]:
-        del extra_args
         _checks.check_state(state, ScaleByRpropState, options)
         _checks.check_arguments(params, needs_params, value, the_rule.needs_value)
         paths, gradients, treedef = _hyperparameters.flatten(updates)
@@ -150,17 +140,14 @@ def scale_by_rprop(
     def reduce(leaves: list[Leaf], old: Any, value: Any) -> tuple[GlobalScalars, Any]:
         """What a step must know of all leaves together; the state with its next scalars."""
         value = None if value is None else jnp.asarray(value, float)
-        scalars, new = GlobalScalars(), old
+        loss_rose, along, verdict, new = False, None, None, old
         if the_rule.needs_value:
             loss_rose, new = _rules.reduce(value, new)
-            scalars = scalars._replace(loss_rose=loss_rose)
         if momentum is not None:
             along, new = _momentum.reduce(leaves, new, momentum)
-            scalars = scalars._replace(momentum=along)
         if undo_nonfinite:
             verdict, new = _domain.reduce(leaves, value, old, new)
-            scalars = scalars._replace(verdict=verdict)
-        return scalars, new
+        return GlobalScalars(loss_rose, along, verdict), new
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -194,11 +181,11 @@ def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
         if scalars.momentum is not None:
             move = _momentum.step(part, move, scalars.momentum)
         move = move._replace(step=finite_cast(move.step, gradient.dtype))
-        if hyperparams.lower is not None:
+        if in_a_box:
             whole, move = move.step, _box.step(part, move, rule.undoes)
             if scalars.momentum is not None:
                 move = _momentum.after_box(part, move, whole, scalars.momentum)
-        if scalars.verdict is not None:
+        if with_domain:
             move = _domain.step(part, move, scalars.verdict)
         return move._replace(state=_leaf.pack(move.state, old))
 
@@ -215,7 +202,9 @@ def _initial_state(parameter: Any, given: Hyperparams, step_dtype: Any, start: A
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
     zeros = jnp.zeros_like(parameter, dtype=dtype)
-    return _pack_first(zeros, zeros if is_abstract(parameter) else parameter, given, start)
+    if isinstance(parameter, jax.ShapeDtypeStruct):
+        parameter = zeros
+    return _pack_first(zeros, parameter, given, start)
 
 
 @jax.jit
@@ -226,7 +215,7 @@ def _pack_first(
 
     def pack(zeros: jax.Array, parameter: jax.Array) -> jax.Array:
         if given.learning_rate is None:
-            first = _start.first_step_size(parameter.astype(zeros.dtype), start)
+            first = first_step_size(parameter.astype(zeros.dtype), start)
         else:
             first = _hyperparameters.step_size(given.learning_rate, zeros)
         first = jnp.maximum(first, _hyperparameters.step_size(given.min_step_size, zeros))
@@ -238,10 +227,10 @@ def _pack_first(
     return by_parts(pack, zeros, parameter)
 
 
-def beside(params: Any, scalar: jax.Array | None) -> jax.Array | None:
-    """A scalar, on all the devices of sharded parameters."""
+def beside(params: Any, scalars: Any) -> Any:
+    """A tree of scalars, on all the devices of sharded parameters."""
     for leaf in jax.tree.leaves(params):
         mesh = getattr(getattr(leaf, "sharding", None), "mesh", None)
-        if scalar is not None and isinstance(mesh, Mesh):  # that of a tracer names no devices
-            return jax.device_put(scalar, NamedSharding(mesh, PartitionSpec()))
-    return scalar
+        if isinstance(mesh, Mesh):  # that of a tracer names no devices
+            return jax.device_put(scalars, NamedSharding(mesh, PartitionSpec()))
+    return scalars

@@ -98,12 +98,8 @@ def scale_by_adaptive_gains(
         return ScaleByAdaptiveGainsState(gains, averages)
 
     def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        **extra_args: object,
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: object
     ) -> tuple[optax.Updates, Any]:
-        del params, extra_args
         adapted = jax.tree.map(
             lambda *leaves: _update_leaf(*leaves, numbers), updates, state.gains, state.averages
         )
