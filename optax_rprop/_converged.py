@@ -142,8 +142,8 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
 def largest_slope(state: ScaleByRpropLbfgsState) -> jax.Array:
     """The largest gradient of a weight that no bound holds; 1 at the first step."""
     both = zip(reals(state.distance), reals(state.gradient), strict=True)
-    free = [jnp.where(far > 0, abs(g), 0) for far, g in both]
-    return jnp.array([jnp.max(leaf, initial=0) for leaf in free]).max(initial=0)
+    largest = [jnp.max(jnp.where(far > 0, abs(g), 0), initial=0) for far, g in both]
+    return jnp.array([x.astype(state.cap.dtype) for x in largest]).max(initial=0)
 
 
 @jax.jit

@@ -1,9 +1,10 @@
 """When `RpropMinimiser` stops: L-BFGS arrived, Rprop is quiet, or nothing is gained any more.
 
-L-BFGS arrives where its whole steps are far within the tolerance, at three points in a row. But
-they are too short where rounding hid how flat a valley is. So where the gradient has become small,
-the weights are pushed off, and L-BFGS has to come back to where it was, twice. At a kink, which
-keeps its gradient, Rprop's step sizes must be small for many steps.
+L-BFGS arrives where its whole step is far within the tolerance and the gradient falls fast, or at
+three such points in a row. But that step is too short where rounding hid how flat a valley is. So
+where the gradient has become small, the weights are pushed off, and L-BFGS has to come back to
+where it was, twice. At a kink, which keeps its gradient, Rprop's step sizes must be small for many
+steps.
 """
 
 import functools
@@ -17,7 +18,7 @@ from optax_rprop._dtypes import widen
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
 _PUSH, _AGREE, _RETURNS = 30, 0.3, 2
-_NEAR_STEPS = 3
+_FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
 _MARGIN, _QUIET_STEPS = 2**16, 50
@@ -38,6 +39,7 @@ class Progress(NamedTuple):
     num_steps: jax.Array
     near_steps: jax.Array  # how many, up to now, L-BFGS was near
     quiet_steps: jax.Array  # how many, up to now, all step sizes were small
+    slope: jax.Array  # the largest, at the last point
     idle_steps: jax.Array  # since the last gain
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
@@ -49,7 +51,7 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     no, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(rprop.cap, jnp.inf)
     worst, far = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
     return Progress(
-        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero, zero), worst, far
+        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero), inf, zero, worst, far
     )
 
 
@@ -74,13 +76,14 @@ def follow(
     near = lbfgs_works & (distance <= NEAR)
     near_steps = old.near_steps + jnp.where(is_base, 1, 0)
     near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
+    stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
     arrives = is_base & near
     away = _distance(y, old.arrival, tolerances)
     comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
     is_sure = comes_back & (num_returns >= _RETURNS)
     is_pushed = arrives & is_small & ~is_sure
-    is_done = jnp.where(is_small, is_sure, (near_steps >= _NEAR_STEPS) | is_quiet)
+    is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
     is_done |= ~lbfgs_works & (largest == 0)
 
     # Rprop, where it takes over, does not go far.
@@ -105,6 +108,7 @@ def follow(
         num_steps=old.num_steps + 1,
         near_steps=near_steps,
         quiet_steps=quiet_steps,
+        slope=jnp.where(is_base, slope, old.slope),
         idle_steps=idle_steps,
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
@@ -143,7 +147,7 @@ def _distance(y: Any, other: Any, tolerances: Any) -> jax.Array:
     """Between two points, in tolerances, but for rounding: NaN where one is nowhere."""
 
     def of_leaf(a: jax.Array, b: jax.Array, tolerance: jax.Array) -> jax.Array:
-        return jnp.max((magnitude(a - b) - rounding(a)) / tolerance, initial=0.0)
+        return jnp.max((magnitude(a - b) - rounding(a)) / tolerance, initial=0).astype(float)
 
     return jnp.array(jax.tree.leaves(jax.tree.map(of_leaf, y, other, tolerances))).max(initial=0)
 

@@ -130,6 +130,17 @@ def test_types(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:Complex support in Optimistix")
+def test_types_side_by_side():
+    def fn(y, args):
+        return sum(jnp.sum((leaf.astype(float) - 3) ** 2) for leaf in y.values())
+
+    start = {"single": jnp.zeros(2, "float32"), "double": jnp.zeros(3), "none": jnp.zeros(0)}
+    solution = optimistix.minimise(fn, RpropMinimiser(1e-5, 1e-5), start)
+    jax.tree.map(
+        lambda y, x: np.testing.assert_allclose(y, x + 3, atol=4e-5), solution.value, start
+    )
+
+
 def test_complex():
     target = jnp.array([1 + 2j, -3 + 0.5j])
     solution = optimistix.minimise(
