@@ -6,7 +6,7 @@ gradient. Distances are in tolerances: above 1, a success is false.
 
     python benchmarks/minimiser.py                          seven functions
     python benchmarks/minimiser.py --fits                   fits of benchmarks/applications
-    python benchmarks/minimiser.py --random 36              1,080 problems of 30 families
+    python benchmarks/minimiser.py --random 36              1,116 problems of 31 families
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Random problems in thirty families, with 2 to 50 weights, to test when a minimiser stops.
+"""Random problems in 31 families, with 2 to 50 weights, to test when a minimiser stops.
 
-`problems(36)` lists 1,080 of them, each the same in every run: `fn(y, args)`, a start and bounds.
+`problems(36)` lists 1,116 of them, each the same in every run: `fn(y, args)`, a start and bounds.
 All of a family share `fn`, so that it compiles once for each shape. Data are float64; to
 test float32, cast `args` and `start` first. `nearest_minimum` descends in float64 from where a
 solver stopped. Run: python benchmarks/random_problems.py (it counts the problems of each family)
@@ -108,6 +108,14 @@ def squares(y, a):
 @family(squares)
 def quadratic(rng, n):
     return bowl(rng, n)
+
+
+@family(lambda y, a: ((a["root"] @ (y - a["end"])) ** 2).sum(), sizes=(2, 5, 20))
+def narrow_valley(rng, n):
+    """Of condition 1e4 to 1e6. Its gradient is exact at the end, also with data in float32."""
+    stretch = np.sqrt(np.geomspace(1, 10 ** rng.uniform(4, 6), n))[:, None]
+    args = {"root": stretch * rotation(rng, n), "end": rng.normal(size=n) * 2}
+    return args, rng.normal(size=n) * 2
 
 
 @family(squares)

@@ -78,6 +78,7 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     paths, leaves, treedef = _hyperparameters.flatten([rprop.packed for rprop in rprops])
     paths = [path[1:] for path in paths]
     own = _hyperparameters.broadcast_prefix("tolerance", tolerance, paths, leaves)
+    own = [None if leaf is None else limit for leaf, limit in zip(leaves, own, strict=True)]
     done = []
     for state, rprop, limits in zip(states, rprops, treedef.unflatten(own), strict=True):
         left = largest_step(rprop, limits)

@@ -58,18 +58,14 @@ def broadcast_prefix(name: str, value: Any, paths: list[tuple], leaves: list) ->
 
 def cast(hyperparams: Hyperparams, packed: jax.Array, parameter: jax.Array | None) -> Hyperparams:
     """Those of one leaf, in the type that steps are computed in; its bounds in the parameter's."""
-    numbers = (
-        _factor(hyperparams.eta_minus, packed),
-        _factor(hyperparams.eta_plus, packed),
-        step_size(hyperparams.min_step_size, packed),
-        step_size(hyperparams.max_step_size, packed),
-    )
+    factors = [_factor(x, packed) for x in (hyperparams.eta_minus, hyperparams.eta_plus)]
+    limits = [step_size(x, packed) for x in (hyperparams.min_step_size, hyperparams.max_step_size)]
     box = (None, None)
     in_a_box = hyperparams.lower is not None or hyperparams.upper is not None
     # In float16 a sum may become infinite, from where no difference leads back.
     if parameter is not None and (in_a_box or has_small_range(parameter.dtype)):
         box = bounds(hyperparams, parameter)
-    return Hyperparams._make((None, *map(_packing.to_compute_dtype, numbers), *box))
+    return Hyperparams._make((None, *map(_packing.to_compute_dtype, factors + limits), *box))
 
 
 def bounds(hyperparams: Hyperparams, parameter: jax.Array) -> tuple[jax.Array, jax.Array]:

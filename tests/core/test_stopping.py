@@ -47,6 +47,16 @@ def test_every_leaf_counts():
     assert optax_rprop.converged(make({}, {}), 1.0)
 
 
+@pytest.mark.parametrize("make", [optax_rprop.rprop, optax_rprop.rprop_lbfgs])
+def test_a_part_without_parameters(make):
+    """As `equinox.partition` leaves one; the weights beside it are at rest in the end."""
+    optimizer, params = make(), {"weight": jnp.ones(2), "function": None}
+    state = optimizer.init(params)
+    assert not optax_rprop.converged(state, 1e-3)
+    _, state = optimizer.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    assert optax_rprop.converged(state, 1e-3)
+
+
 def stop(optimizer, loss, params, tolerance, limit=2000):
     """Where `converged` stops, and after how many steps; `limit` where it never does."""
 
