@@ -129,7 +129,6 @@ def test_types(dtype):
     )
 
 
-@pytest.mark.filterwarnings("ignore:Complex support in Optimistix")
 def test_types_side_by_side():
     def fn(y, args):
         return sum(jnp.sum((leaf.astype(float) - 3) ** 2) for leaf in y.values())
@@ -141,6 +140,7 @@ def test_types_side_by_side():
     )
 
 
+@pytest.mark.filterwarnings("ignore:Complex support in Optimistix")
 def test_complex():
     target = jnp.array([1 + 2j, -3 + 0.5j])
     solution = optimistix.minimise(
