@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _checks, _hyperparameters, _leaf
+from optax_rprop import _checks, _hyperparameters, _lbfgs, _leaf
 from optax_rprop._dtypes import by_parts, parts, reals
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._leaf import LeafState
@@ -143,8 +143,7 @@ def distance_left(state: ScaleByRpropLbfgsState, tolerance: Any) -> tuple[jax.Ar
 def largest_slope(state: ScaleByRpropLbfgsState) -> jax.Array:
     """The largest gradient of a weight that no bound holds; 1 at the first step."""
     both = zip(reals(state.distance), reals(state.gradient), strict=True)
-    largest = [jnp.max(jnp.where(far > 0, abs(g), 0), initial=0) for far, g in both]
-    return jnp.array([x.astype(state.cap.dtype) for x in largest]).max(initial=0)
+    return _lbfgs.largest([jnp.where(far > 0, abs(g), 0) for far, g in both], state.cap)
 
 
 @jax.jit

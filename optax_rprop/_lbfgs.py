@@ -194,3 +194,10 @@ def total(arrays: Arrays, scalar: jax.Array) -> jax.Array:
     # Each leaf over its own shards: one that is whole on all devices counts once.
     numbers = [over_shards(lax.psum, x.astype(dtype), scalar) for x in arrays]
     return functools.reduce(jnp.add, numbers)
+
+
+def largest(arrays: Arrays, scalar: jax.Array) -> jax.Array:
+    """The largest of all numbers, none of which is below 0, as the state's scalar; 0 of none."""
+    numbers = [jnp.max(x, initial=0).astype(scalar.dtype) for x in arrays]
+    numbers = [over_shards(lax.pmax, x, scalar) for x in numbers]
+    return functools.reduce(jnp.maximum, numbers, jnp.zeros_like(scalar))

@@ -25,7 +25,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
-from optax_rprop._dtypes import by_parts, finite_cast, like, over_shards, reals, widen
+from optax_rprop._dtypes import by_parts, finite_cast, like, reals, widen
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._lbfgs import Arrays, Pairs, Products, each
 from optax_rprop._leaf import Hyperparams
@@ -255,7 +255,7 @@ def _step(
     forget: Callable,
 ) -> tuple[Arrays, Any]:
     """The steps, to be subtracted, and the new state."""
-    largest = _largest(each(jnp.abs, gradients), old.cap)
+    largest = _lbfgs.largest(each(jnp.abs, gradients), old.cap)
     scale = lax.cond(
         # Scalars come out of control flow: after selects, XLA would compute them in every leaf.
         old.gradient_scale == 0,
@@ -363,7 +363,7 @@ def _by_lbfgs(
     of_free = products
     if free is not None:
         counts, of_free = lax.cond(
-            _largest(each(jnp.logical_not, free), old.cap) > 0,
+            _lbfgs.largest(each(jnp.logical_not, free), old.cap) > 0,
             lambda: _lbfgs.among(free, pairs, counts, products, diagonal),
             lambda: (counts, products),
         )
@@ -378,7 +378,7 @@ def _by_lbfgs(
         lambda yes, d, g, u: jnp.where(yes, d, -jnp.sign(g) * u),
         *(follows, whole, gradient, old.usual_move),
     )
-    most = _largest(each(_usual_moves, direction, limits), old.cap)
+    most = _lbfgs.largest(each(_usual_moves, direction, limits), old.cap)
     part, *region = _trust_region(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
@@ -477,13 +477,6 @@ def _inverse_power_of_two(number: jax.Array) -> jax.Array:
     exponent = jnp.clip(-jnp.frexp(number)[1], lowest, -lowest)
     power = jnp.ldexp(jnp.ones_like(number), exponent)
     return jnp.where((number > 0) & (number < jnp.inf), power, 0)
-
-
-def _largest(arrays: Arrays, scalar: jax.Array) -> jax.Array:
-    """The largest of all numbers, none of which is below 0, as the state's scalar; 0 of none."""
-    largest = [jnp.max(x, initial=0).astype(scalar.dtype) for x in arrays]
-    largest = [over_shards(lax.pmax, x, scalar) for x in largest]
-    return functools.reduce(jnp.maximum, largest, jnp.zeros_like(scalar))
 
 
 def _forget(packed: jax.Array, distance: jax.Array, times: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optax_rprop import _lbfgs
 from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
 from optax_rprop._dtypes import widen
 
@@ -29,7 +30,7 @@ class Progress(NamedTuple):
     """What the stop remembers: trees like the weights, and scalars."""
 
     start: Any  # the second point, which is within bounds
-    arrival: Any  # where L-BFGS arrived before it was pushed; at first, NaN
+    arrival: Any  # where L-BFGS arrived before it was pushed; at first, infinite
     is_pushed: jax.Array  # off the arrival, in this step
     is_recalled: jax.Array  # to the arrival: where it was pushed is outside of the domain
     num_returns: jax.Array  # to one point, up to now
@@ -39,19 +40,19 @@ class Progress(NamedTuple):
     num_steps: jax.Array
     near_steps: jax.Array  # how many, up to now, L-BFGS was near
     quiet_steps: jax.Array  # how many, up to now, all step sizes were small
-    slope: jax.Array  # the largest, at the last point
     idle_steps: jax.Array  # since the last gain
+    slope: jax.Array  # the largest, at the last point
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
 
 
 def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     """Before the first step."""
-    nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), y)
+    nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), y)
     no, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(rprop.cap, jnp.inf)
     worst, far = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
     return Progress(
-        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero), inf, zero, worst, far
+        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero, zero), inf, worst, far
     )
 
 
@@ -78,7 +79,7 @@ def follow(
     near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
     stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
     arrives = is_base & near
-    away = _distance(y, old.arrival, tolerances)
+    away = _distance(y, old.arrival, tolerances, rprop.cap)
     comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
     is_sure = comes_back & (num_returns >= _RETURNS)
@@ -108,8 +109,8 @@ def follow(
         num_steps=old.num_steps + 1,
         near_steps=near_steps,
         quiet_steps=quiet_steps,
-        slope=jnp.where(is_base, slope, old.slope),
         idle_steps=idle_steps,
+        slope=jnp.where(is_base, slope, old.slope),
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
     )
@@ -143,13 +144,15 @@ def rounding(x: jax.Array) -> jax.Array:
     return 2 * float(jnp.finfo(x.dtype).eps) * magnitude(x)
 
 
-def _distance(y: Any, other: Any, tolerances: Any) -> jax.Array:
-    """Between two points, in tolerances, but for rounding: NaN where one is nowhere."""
+def _distance(y: Any, other: Any, tolerances: Any, scalar: jax.Array) -> jax.Array:
+    """Between two points, in tolerances, but for rounding."""
 
     def of_leaf(a: jax.Array, b: jax.Array, tolerance: jax.Array) -> jax.Array:
-        return jnp.max((magnitude(a - b) - rounding(a)) / tolerance, initial=0).astype(float)
+        beyond = magnitude(a - b) - rounding(a)  # no 0 / 0, of which jax_debug_nans would complain
+        return jnp.where(beyond > 0, beyond / jnp.where(beyond > 0, tolerance, 1), 0)
 
-    return jnp.array(jax.tree.leaves(jax.tree.map(of_leaf, y, other, tolerances))).max(initial=0)
+    distances = jax.tree.map(of_leaf, y, other, tolerances)
+    return _lbfgs.largest(jax.tree.leaves(distances), scalar)
 
 
 def _push(
@@ -157,10 +160,10 @@ def _push(
 ) -> jax.Array:
     """Part of the way back to the start, for weights that no bound holds: so none is in between."""
     way = start - x
-    length = magnitude(way) / (_PUSH * tolerance)
+    length = magnitude(way)
     part = jax.random.uniform(jax.random.key(number), x.shape, length.dtype)
-    part = jnp.where(distance == 0, 0, part / jnp.maximum(length, 1))
-    return x + way * part.astype(x.dtype)
+    part *= jnp.minimum(_PUSH * tolerance / jnp.where(length > 0, length, 1), 1)
+    return x + way * jnp.where(distance == 0, 0, part).astype(x.dtype)
 
 
 def _as_made(moves: Any, y: Any, steps: Any, moved: Any) -> Any:

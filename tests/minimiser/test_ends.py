@@ -116,6 +116,20 @@ def test_where_weights_are_pushed_to_prove_a_minimum(inside):
         assert (points[-15:, 1] > points[-15:, 0] + 1e-4).any()
 
 
+def test_no_nan_of_its_own():
+    """Also where a weight and its tolerance are 0, and rounding asks for a proof."""
+    targets = np.linspace(1, 2, 7, dtype=np.float32) ** 2
+
+    def fn(y, args):
+        return jnp.sum((y[0] - targets) ** 2) + (y[1] + 1) ** 2
+
+    with jax.enable_x64(False), jax.debug_nans(True):
+        solver = RpropMinimiser(1e-3, 0.0, lower=0.0)
+        solution = optimistix.minimise(fn, solver, jnp.array([3.0, 1.0]))
+    assert solution.state.progress.num_returns == 2
+    np.testing.assert_allclose(solution.value, [targets.mean(), 0], rtol=1e-3)
+
+
 def test_a_start_without_a_slope_ends_at_once():
     start = jnp.array([3.0, -1.0])
     solution = solve(lambda y, args: jnp.sum((y - start) ** 2), start)
