@@ -154,14 +154,7 @@ def scale_by_rprop_lbfgs(
         uncut = zeros() if in_a_box else None
         return ScaleByRpropLbfgsState._make((rprop, *trees, *beside(params, scalars), uncut))
 
-    def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        value: jax.typing.ArrayLike | None = None,
-        **extra_args: object,
-    ) -> tuple[optax.Updates, Any]:
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **_: Any) -> Any:
         _checks.check_state(state, ScaleByRpropLbfgsState, {})
         _checks.check_arguments(params, in_a_box, value, False)
         if in_a_box:  # beside a gradient that is None, the parameter may be a function
@@ -401,8 +394,13 @@ def _times(gradients: Arrays, old: Any, verdict: _Verdict) -> Arrays:
     Where not 0, it forgets its sign, too: without a move, none has been kept. To blame for a
     point that is not finite are, of those that moved, the ones with a NaN gradient, or else all.
     """
-    moved = each(lambda g, m: jnp.sum(jnp.where(m != 0, abs(jnp.sign(g)), 0)), gradients, old.move)
-    only_nan = jnp.isnan(_lbfgs.total(moved, old.cap))
+
+    def any_nan() -> jax.Array:
+        moved = each(lambda g, m: jnp.where(m != 0, jnp.sign(g), 0), gradients, old.move)
+        return jnp.isnan(_lbfgs.total(each(jnp.sum, moved), old.cap))
+
+    # Out of control flow: else XLA would sum over all leaves again in every leaf.
+    only_nan = lax.cond(verdict.is_rejected, any_nan, lambda: verdict.is_rejected)
     else_by = jnp.where(verdict.gives_up, 1.0, 0.0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
