@@ -2,12 +2,24 @@
 
 from __future__ import annotations  # help() then shows the names of types, not their unions
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._rprop_lbfgs import scale_by_rprop_lbfgs
 from optax_rprop._transform import scale_by_rprop
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _descend(*args: Any, **kwargs: Any) -> optax.GradientTransformationExtraArgs:
+    return optax.chain(scale_by_rprop(*args, **kwargs), optax.scale(-1))
 
 
 def rprop_lbfgs(
@@ -151,18 +163,16 @@ def rprop_momentum(
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, optax_rprop
-      >>> def rosenbrock(x):
-      ...     return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-      >>> params = jnp.array([-1.2, 1.0])
+      >>> def valley(x):  # narrow, and across the axes
+      ...     return (x[0] + x[1] - 3) ** 2 + 1e-3 * (x[0] - x[1] - 1) ** 2
       >>> optimizer = optax_rprop.rprop_momentum()
-      >>> opt_state = optimizer.init(params)
-      >>> @jax.jit
-      ... def step(params, opt_state):
-      ...     updates, opt_state = optimizer.update(jax.grad(rosenbrock)(params), opt_state)
-      ...     return optax.apply_updates(params, updates), opt_state
-      >>> for _ in range(400):
-      ...     params, opt_state = step(params, opt_state)
-      >>> bool(jnp.abs(params - 1).max() < 1e-3)
+      >>> def step(carry, _):
+      ...     params, opt_state = carry
+      ...     updates, opt_state = optimizer.update(jax.grad(valley)(params), opt_state)
+      ...     return (optax.apply_updates(params, updates), opt_state), None
+      >>> start = jnp.zeros(2)
+      >>> (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=200)
+      >>> bool(jnp.abs(params - jnp.array([2.0, 1.0])).max() < 1e-3)
       True
 
     References:
@@ -172,9 +182,8 @@ def rprop_momentum(
         Networks 1, 1988.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _as_optimizer(
-        "shark_irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite, momentum
-    )
+    own = {"rule": "shark_irprop_minus", "momentum": momentum, "step_dtype": step_dtype}
+    return _descend(*numbers, **own, lower=lower, upper=upper, undo_nonfinite=undo_nonfinite)
 
 
 def irprop_minus(
@@ -274,24 +283,30 @@ def irprop_minus(
         Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _as_optimizer("irprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
+    return _descend(*numbers, step_dtype=step_dtype, **options)
 
 
 rprop = irprop_minus
 
 
-def irprop_plus(
-    learning_rate: PerWeight | None = 0.01,
-    eta_minus: PerWeight = 0.5,
-    eta_plus: PerWeight = 1.2,
-    min_step_size: PerWeight = 1e-6,
-    max_step_size: PerWeight = 50.0,
-    *,
-    step_dtype: DTypeLike | None = None,
-    lower: PerWeight | None = None,
-    upper: PerWeight | None = None,
-    undo_nonfinite: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+def _with_arguments_of(model: Callable[P, T]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """One signature, written once: editors, help() and calls go by it."""
+    signature = inspect.signature(model)
+
+    def decorate(function: Callable[..., T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return function(**signature.bind(*args, **kwargs).arguments)
+
+        vars(call)["__signature__"] = signature
+        return call
+
+    return decorate
+
+
+@_with_arguments_of(irprop_minus)
+def irprop_plus(**arguments):
     r"""iRprop+: where the gradient changes sign and the loss rose, undoes the last step.
 
     `update` needs `value`, the loss :math:`E_t`. With the step sizes of `irprop_minus`:
@@ -309,14 +324,14 @@ def irprop_plus(
 
     Args:
       learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
-      eta_minus: shrinks a step size where the gradient changed sign.
+      eta_minus: shrinks a step size where the gradient changed sign, whether the loss rose or not.
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
       max_step_size: the largest step size.
       step_dtype: the type of real parameters' step sizes.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
-      undo_nonfinite: whether to go back where the loss or a gradient is not finite.
+      undo_nonfinite: whether to go back where `value` is not finite or a gradient is NaN.
 
     Raises:
       ValueError: in `update`, for a missing `value`; for others, see `irprop_minus`.
@@ -337,22 +352,11 @@ def irprop_plus(
       - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
         on Neural Computation, 2000.
     """
-    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _as_optimizer("irprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _descend(rule="irprop_plus", **arguments)
 
 
-def rprop_plus(
-    learning_rate: PerWeight | None = 0.01,
-    eta_minus: PerWeight = 0.5,
-    eta_plus: PerWeight = 1.2,
-    min_step_size: PerWeight = 1e-6,
-    max_step_size: PerWeight = 50.0,
-    *,
-    step_dtype: DTypeLike | None = None,
-    lower: PerWeight | None = None,
-    upper: PerWeight | None = None,
-    undo_nonfinite: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+@_with_arguments_of(irprop_minus)
+def rprop_plus(**arguments):
     r"""Rprop+: where the gradient changes sign, undoes the last step.
 
     The original Rprop, with weight-backtracking. With the step sizes of `irprop_minus`:
@@ -367,12 +371,12 @@ def rprop_plus(
 
     Args:
       learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
-      eta_minus: shrinks a step size where the gradient changed sign.
-      eta_plus: grows a step size where the gradient kept its sign.
+      eta_minus: shrinks the step size of a weight that goes back.
+      eta_plus: grows that of a weight that goes on.
       min_step_size: the smallest step size.
       max_step_size: the largest step size.
       step_dtype: the type of real parameters' step sizes.
-      lower: bounds below the parameters.
+      lower: bounds below the parameters. A step that one cut is undone as it was made.
       upper: bounds above the parameters.
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
 
@@ -380,22 +384,11 @@ def rprop_plus(
       - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
         the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
     """
-    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _as_optimizer("rprop_plus", numbers, step_dtype, lower, upper, undo_nonfinite)
+    return _descend(rule="rprop_plus", **arguments)
 
 
-def rprop_minus(
-    learning_rate: PerWeight | None = 0.01,
-    eta_minus: PerWeight = 0.5,
-    eta_plus: PerWeight = 1.2,
-    min_step_size: PerWeight = 1e-6,
-    max_step_size: PerWeight = 50.0,
-    *,
-    step_dtype: DTypeLike | None = None,
-    lower: PerWeight | None = None,
-    upper: PerWeight | None = None,
-    undo_nonfinite: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+@_with_arguments_of(irprop_minus)
+def rprop_minus(**arguments):
     r"""Rprop-: where the gradient changes sign, steps back by the smaller step size.
 
     Rprop without weight-backtracking, the simplest of the family. Unlike the irprop rules,
@@ -421,11 +414,4 @@ def rprop_minus(
       - Riedmiller, "Rprop: description and implementation details", technical report,
         University of Karlsruhe, 1994.
     """
-    numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    return _as_optimizer("rprop_minus", numbers, step_dtype, lower, upper, undo_nonfinite)
-
-
-def _as_optimizer(rule, numbers, step_dtype, lower, upper, undo_nonfinite, momentum=None):
-    options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
-    steps = scale_by_rprop(*numbers, rule=rule, momentum=momentum, step_dtype=step_dtype, **options)
-    return optax.chain(steps, optax.scale(-1))
+    return _descend(rule="rprop_minus", **arguments)

@@ -180,8 +180,9 @@ def prev_signs(opt_state: optax.OptState) -> optax.Params:
 
     Example:
       >>> import jax.numpy as jnp, optax_rprop
-      >>> opt_state = optax_rprop.rprop(0.1).init({"w": jnp.zeros(2)})
+      >>> optimizer = optax_rprop.rprop()
+      >>> _, opt_state = optimizer.update(jnp.array([-3e-9, 0]), optimizer.init(jnp.ones(2)))
       >>> optax_rprop.prev_signs(opt_state)
-      {'w': Array([0, 0], dtype=int8)}
+      Array([-1,  0], dtype=int8)
     """
     return jax.tree.map(_signs, _packed(opt_state))

@@ -109,14 +109,7 @@ def scale_by_rprop(
             state = state._replace(**_domain.init(params, packed))
         return state._replace(**beside(params, {name: getattr(state, name) for name in SCALARS}))
 
-    def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        *,
-        value: jax.typing.ArrayLike | None = None,
-        **extra_args: object,
-    ) -> tuple[optax.Updates, Any]:
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **_: Any) -> Any:
         _checks.check_state(state, ScaleByRpropState, options)
         _checks.check_arguments(params, needs_params, value, the_rule.needs_value)
         paths, gradients, treedef = _hyperparameters.flatten(updates)

@@ -151,3 +151,13 @@ def test_lbfgs_sums_over_devices_at_once():
     # two, and for who is to blame.
     assert sent == [5, 2]
     assert not re.search(r"(?:all-gather|all-to-all|collective-permute)(?:-start)?\(", text)
+
+
+def test_lbfgs_sums_over_leaves_once():
+    """Not again in each leaf's program: compiling would take time with the square of the leaves."""
+    leaves, optimizer = 12, optax_rprop.rprop_lbfgs()
+    params = [jnp.zeros(7)] * leaves
+    text = jax.jit(optimizer.update).lower(params, optimizer.init(params)).compile().as_text()
+    of_arrays = re.findall(r"^%fused_computation[^{]*-> f32\[7\] \{\n(.*?)^\}", text, re.M | re.S)
+    assert len(of_arrays) > leaves
+    assert max(len(re.findall(r"= f32\[\] add\(", program)) for program in of_arrays) < leaves - 1

@@ -7,17 +7,24 @@ import optax
 
 
 def path(optimizer, params, gradients, steps=None, with_params=True):
-    """Weights, updates and states where each gradient is taken, in one scan."""
+    """Weights, updates and states where each gradient is taken, stacked.
 
-    def step(carry, row):
-        params, state = carry
-        gradient = gradients(params) if callable(gradients) else row
+    Step by step: so all tests of one shape share one program.
+    """
+    state, rows = optimizer.init(params), range(steps) if callable(gradients) else gradients
+    gradient_at = jax.jit(gradients) if callable(gradients) else None
+    trace = []
+    for row in rows:
+        gradient = gradient_at(params) if gradient_at else row
         updates, new = optimizer.update(gradient, state, params if with_params else None)
-        return (optax.apply_updates(params, updates), new), (params, updates, state)
+        trace.append((params, updates, state))
+        params, state = optax.apply_updates(params, updates), new
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trace)
 
-    rows = jnp.arange(steps) if callable(gradients) else gradients
-    start = params, optimizer.init(params)
-    return jax.jit(lambda start: jax.lax.scan(step, start, rows)[1])(start)
+
+def of_many(optimizer):
+    """One for rows of problems, each with an optimizer of its own."""
+    return optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))
 
 
 def rotated(condition, weights, seed=0):
