@@ -1,7 +1,6 @@
 """What the tests of L-BFGS share."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 

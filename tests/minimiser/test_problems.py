@@ -1,4 +1,7 @@
-"""Problems with known minima, from Optimistix's tests and from Hock and Schittkowski."""
+"""Problems whose ends are known: two weights, from Optimistix's tests, from Hock & Schittkowski."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,47 +10,177 @@ import optimistix
 import pytest
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from optimistix import RESULTS
 
 from optax_rprop.optimistix import RpropMinimiser
 
-ROOT = np.random.default_rng(17).normal(size=(20, 20))
+COLUMNS = np.random.default_rng(0).normal(size=(20, 2))
+LABELS = np.sign(COLUMNS[:, 0] - COLUMNS[:, 1])
 
 
-def bowl(tree):
-    y, _ = ravel_pytree(tree)
-    return jnp.sum((ROOT @ y) ** 2)
+class Problem(NamedTuple):
+    """Of two weights."""
+
+    fn: Callable
+    start: list
+    result: Any  # STUCK for anything but success; None at an edge, where both are right
+    value: list | None = None  # where all is well
+    atol: float = 1e-6  # of the solver and of the value
+    rtol: float = 0.0
 
 
-# Functions, minima and starts that Optimistix tests its minimisers with.
-OPTIMISTIX = {
-    "bowl": (bowl, 0.0, ({"a": 0.05 * np.ones((2, 3, 3))}, 0.05 * np.ones(2))),
-    "himmelblau": (
-        lambda y: (y[0] ** 2 + y[1] - 11) ** 2 + (y[0] + y[1] ** 2 - 7) ** 2,
-        0.0,
-        [2.0, 2.5],
+def beale(y):
+    powers = enumerate((1.5, 2.25, 2.625), 1)
+    return sum((c - y[0] + y[0] * y[1] ** k) ** 2 for k, c in powers)
+
+
+def himmelblau(y):
+    return (y[0] ** 2 + y[1] - 11) ** 2 + (y[0] + y[1] ** 2 - 7) ** 2
+
+
+def rosenbrock(y):
+    return 100 * (y[1] - y[0] ** 2) ** 2 + (1 - y[0]) ** 2
+
+
+def bowl_above_1(bad):
+    return lambda y: jnp.where(y[0] > 1, (y[0] - 2) ** 2 + y[1] ** 2, bad)
+
+
+def to_the_edge(edge):
+    """The minimum is at the edge, at [3, 0]."""
+    return lambda y: (y[0] - 3) ** 2 + y[1] + edge(y)
+
+
+DONE, STUCK, BAD = RESULTS.successful, RESULTS.stagnation, RESULTS.nonfinite
+PROBLEMS = {
+    "kinks": Problem(lambda y: jnp.sum(abs(y - 0.123)), [2.0, -1.0], DONE, [0.123, 0.123]),
+    "a weight that fn ignores": Problem(
+        lambda y: (y[0] - 1) ** 2 + 0 * y[1], [0.0, 0.0], DONE, [1.0, 0.0]
     ),
-    "matyas": (lambda y: 0.26 * (y[0] ** 2 + y[1] ** 2) - 0.48 * y[0] * y[1], 0.0, [6.0, 6.0]),
-    "beale": (
-        lambda y: sum(
-            (c - y[0] + y[0] * y[1] ** k) ** 2 for k, c in enumerate((1.5, 2.25, 2.625), 1)
-        ),
-        0.0,
-        [2.0, 0.0],
+    "a weight without gradient": Problem(
+        lambda y: (y[0] - 1) ** 2 + jax.lax.stop_gradient(y[1]) ** 2, [0.0, 2.0], DONE, [1.0, 2.0]
     ),
-    "minimum -1": (lambda y: y**2 - 1, -1.0, 1.0),
+    "rosenbrock": Problem(rosenbrock, [-1.2, 1.0], DONE, [1.0, 1.0]),
+    "himmelblau": Problem(himmelblau, [2.0, 2.5], DONE, [3.0, 2.0], 1e-8),
+    "matyas": Problem(
+        lambda y: 0.26 * jnp.sum(y**2) - 0.48 * y[0] * y[1], [6.0, 6.0], DONE, [0.0, 0.0], 1e-8
+    ),
+    "beale": Problem(beale, [2.0, 0.0], DONE, [3.0, 0.5], 1e-8),
+    "below zero": Problem(lambda y: jnp.sum(y**2) - 1, [1.0, 0.5], DONE, [0.0, 0.0], 1e-8),
+    "at the minimum": Problem(
+        lambda y: (y[0] - 3) ** 2 + (y[1] + 1) ** 2, [3.0, -1.0], DONE, [3.0, -1.0]
+    ),
+    "out of the domain": Problem(lambda y: jnp.sum(y - jnp.log(y)), [3.0, 0.4], DONE, [1.0, 1.0]),
+    "far out of it": Problem(lambda y: jnp.sum(y - jnp.log(y)), [100.0, 1e-3], DONE, [1.0, 1.0]),
+    # The way of the first weight ends at 1, at whose edge the second is not called done.
+    "an edge is no minimum": Problem(
+        lambda y: jnp.where(y[0] > 1, jnp.nan, (y[1] - 5) ** 2 - y[0]), [0.0, 0.0], STUCK
+    ),
+    "a slope": Problem(lambda y: -jnp.sum(y), [1.0, 1.0], STUCK),
+    "a cubic": Problem(lambda y: -jnp.sum(y**3), [1.0, 1.0], STUCK),
+    "an exponential": Problem(lambda y: -jnp.sum(jnp.exp(y)), [1.0, 1.0], STUCK),
+    # The minimum is at infinity, where the loss is flat.
+    "a weight runs away": Problem(
+        lambda y: 1 + 1 / (1 + y[0] ** 2) + (y[1] - 1) ** 2, [1.0, 0.0], STUCK, None, 1e-3, 1e-3
+    ),
+    # A logistic regression of classes that a line separates.
+    "falls for ever": Problem(
+        lambda y: jnp.logaddexp(0, -LABELS.astype(y.dtype) * (COLUMNS.astype(y.dtype) @ y)).mean(),
+        *([0.1, 0.1], STUCK, None, 1e-5, 1e-5),
+    ),
+    **{
+        f"starts at {bad}": Problem(bowl_above_1(bad), [0.0, 0.0], BAD)
+        for bad in (np.nan, np.inf, -np.inf)
+    },
+    **{
+        f"start {start}": Problem(lambda y: (y[0] - 1) ** 2 + 0 * y[1], start, BAD)
+        for start in ([np.nan, 0.0], [0.0, np.nan], [np.inf, 0.0], [0.0, np.inf])
+    },
+    "starts without a gradient": Problem(
+        lambda y: jnp.sqrt(y[0] ** 2) + y[1] ** 2, [0.0, 1.0], BAD
+    ),
+    # Step sizes that an edge made small are no success.
+    "an edge with a gradient of one": Problem(
+        to_the_edge(lambda y: y[1] ** 1.5), [1.0, 2.0], None, [3.0, 0.0], 1e-5, 1e-5
+    ),
+    "a steep edge": Problem(
+        to_the_edge(lambda y: jnp.sqrt(y[1])), [1.0, 2.0], None, [3.0, 0.0], 1e-5, 1e-5
+    ),
+    "an edge with gradients of both": Problem(
+        to_the_edge(lambda y: 0 * jnp.log(y[1] * (1 + y[0]))),
+        *([1.0, 2.0], None, [3.0, 0.0], 1e-5, 1e-5),
+    ),
 }
 
 
-@pytest.mark.parametrize("name", OPTIMISTIX)
-def test_optimistix(name):
-    fn, minimum, start = OPTIMISTIX[name]
-    solution = optimistix.minimise(
-        lambda y, args: fn(y),
-        RpropMinimiser(1e-8, 1e-8),
-        jax.tree.map(jnp.asarray, start),
-        max_steps=10_000,
-    )
-    np.testing.assert_allclose(fn(solution.value), minimum, atol=1e-12)
+def any_problem(y, args):
+    """All of them in one function: one program."""
+    return jax.lax.switch(args, [problem.fn for problem in PROBLEMS.values()], y)
+
+
+def solve(name, dtype):
+    problem, number = PROBLEMS[name], list(PROBLEMS).index(name)
+    return run(number, jnp.asarray(problem.start, dtype), problem.rtol, problem.atol)
+
+
+@jax.jit
+def run(number, start, rtol, atol):
+    solver = RpropMinimiser(rtol, atol)
+    return optimistix.minimise(any_problem, solver, start, number, max_steps=2000, throw=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "float64") for name in PROBLEMS),
+        *((name, "float32") for name in PROBLEMS if "edge" in name or name == "falls for ever"),
+    ],
+)
+def test_two_weights(name, dtype):
+    problem = PROBLEMS[name]
+    with jax.enable_x64(dtype == "float64"):
+        solution = solve(name, dtype)
+    is_done = solution.result == DONE
+    if problem.result is STUCK:
+        assert not is_done
+    elif problem.result is not None:
+        assert solution.result == problem.result
+    if is_done:
+        np.testing.assert_allclose(solution.value, problem.value, problem.rtol, problem.atol)
+
+
+def test_a_start_without_a_slope_ends_at_once():
+    solution = solve("at the minimum", float)
+    assert solution.stats["num_steps"] <= 2
+    np.testing.assert_array_equal(solution.value, [3.0, -1.0])
+
+
+def test_weights_that_run_away():
+    solution = solve("a weight runs away", float)
+    assert solution.result == STUCK
+    assert solution.stats["num_steps"] < 500
+    assert solution.value[0] > 1e3
+    np.testing.assert_allclose(solution.value[1], 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_loss_that_falls_for_ever(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        solution = solve("falls for ever", dtype)
+    assert solution.result == STUCK
+    assert solution.state.f < 1e-9
+
+
+def test_trees():
+    """Also a problem of Optimistix's tests."""
+    start = ({"a": jnp.full((2, 3, 3), 0.05)}, jnp.full(2, 0.05))
+    root = np.random.default_rng(17).normal(size=(20, 20))
+
+    def bowl(tree, args):
+        return jnp.sum((root @ ravel_pytree(tree)[0]) ** 2)
+
+    solution = optimistix.minimise(bowl, RpropMinimiser(1e-8, 1e-8), start, max_steps=2000)
+    np.testing.assert_allclose(bowl(solution.value, None), 0.0, atol=1e-12)
 
 
 # Hock & Schittkowski 1981: function, start, lower, upper, minimum. At the minimum of 45
