@@ -38,6 +38,7 @@ def test_each_of_a_batch_stops_by_itself():
     def fn(y, args):
         return (y - 1.0) ** 4 + (y - 1.0) ** 2
 
+    @jax.jit
     def minimise(start):
         return optimistix.minimise(fn, RpropMinimiser(1e-6, 1e-6), start)
 
