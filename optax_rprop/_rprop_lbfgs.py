@@ -5,8 +5,8 @@
 2. L-BFGS. A weight may move at most `cap` times its usual move, the average of its moves in
    phase 1: this trust region grows where it held back a move that still leads downhill.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
-   as the move began downhill, or is not finite, back to a part of the same move. After
-   `_TRIES` such gradients the pairs are forgotten, and phase 1 begins again, for longer.
+   as the move began downhill, or is not finite, back to a part of the same move. After four
+   such gradients the pairs are forgotten, and phase 1 begins again, for longer.
 
 Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
 parameters, a complex one as two. Gradients and changes are scaled by a power of two, chosen at
@@ -24,21 +24,17 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing
+from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing, _trust_region
 from optax_rprop._dtypes import by_parts, finite_cast, like, reals, widen
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._lbfgs import Arrays, Pairs, Products, each
 from optax_rprop._leaf import Hyperparams
 from optax_rprop._state import ScaleByRpropState
 from optax_rprop._transform import beside, scale_by_rprop
+from optax_rprop._trust_region import Verdict
 
-# Tried within wide limits on half of the CUTEst problems; none decides much.
+# As those of `_trust_region`, tried on half of the CUTEst problems; none decides much.
 _STEPS = 13  # of Rprop, and twice as many after each failure
-_TRIES = 4  # gradients along one move
-_TRIES_BEYOND = 8  # of Rprop
-_STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
-_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e6, 4.0
-_LARGEST_STRETCH = 1e12
 _RECENT = 0.1  # of the average of Rprop's moves
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times `distance`
@@ -148,7 +144,8 @@ def scale_by_rprop_lbfgs(
         far = jax.tree.map(lambda leaf: by_parts(lambda part: part + jnp.inf, leaf), zeros())
         trees = zeros(), zeros(), zeros(memory_size), zeros(memory_size), zeros(), zeros(), far
         counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _STEPS + 1, 0, 0)]
-        cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in (_CAP, 1, 0))
+        numbers = _trust_region.FIRST_CAP, 1, 0
+        cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in numbers)
         square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
         scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
         uncut = zeros() if in_a_box else None
@@ -215,17 +212,6 @@ def _update(
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
 
-class _Verdict(NamedTuple):
-    """On the last move, by the gradient at its end: scalars."""
-
-    is_rejected: jax.Array
-    gives_up: jax.Array
-    num_tries: jax.Array
-    portion: jax.Array  # of the move, to go back to
-    leads_on: jax.Array  # at the first try, its end still leads downhill
-    is_short: jax.Array  # and nearly as steeply as where it began
-
-
 class _Turn(NamedTuple):
     """Of Rprop, L-BFGS or the way back: fields of the state, but the move before bounds cut it."""
 
@@ -271,7 +257,7 @@ def _step(
     if box is not None:
         after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
     is_finite = value_is_finite & (largest * scale < jnp.inf)
-    verdict = _judge(after - growth, after, old, is_finite)
+    verdict = _trust_region.judge(after - growth, after, old, is_finite)
     is_pair = ~verdict.is_rejected & (growth > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 
@@ -344,7 +330,7 @@ def _by_lbfgs(
     gradient: Arrays,
     downhill: Arrays,
     free: Arrays | None,
-    verdict: _Verdict,
+    verdict: Verdict,
 ) -> _Turn:
     """The direction of L-BFGS, within the trust region."""
     begins = old.countdown > 0
@@ -371,8 +357,8 @@ def _by_lbfgs(
         lambda yes, d, g, u: jnp.where(yes, d, -jnp.sign(g) * u),
         *(follows, whole, gradient, old.usual_move),
     )
-    most = _lbfgs.largest(each(_usual_moves, direction, limits), old.cap)
-    part, *region = _trust_region(old, verdict, begins, most)
+    most = _lbfgs.largest(each(_trust_region.usual_moves, direction, limits), old.cap)
+    part, *region = _trust_region.limit(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
     # on in rounding errors.
@@ -388,7 +374,7 @@ def _by_lbfgs(
     return _Turn(move, old.rprop, diagonal, distance, products.ydy, *region)
 
 
-def _times(gradients: Arrays, old: Any, verdict: _Verdict) -> Arrays:
+def _times(gradients: Arrays, old: Any, verdict: Verdict) -> Arrays:
     """How much of its step size a weight that moved keeps after a rejected move; 0 for all of it.
 
     Where not 0, it forgets its sign, too: without a move, none has been kept. To blame for a
@@ -411,62 +397,12 @@ def _times(gradients: Arrays, old: Any, verdict: _Verdict) -> Arrays:
     return each(times, gradients, old.move)
 
 
-def _judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> _Verdict:
-    """By the slopes along the last move; one of Rprop's is rejected only where not finite."""
-    measures = old.countdown > 0
-
-    def verdict(finite: bool) -> _Verdict:
-        nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
-        overshot = ~measures & (after > _STEEP * abs(before))
-        is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
-        num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
-        # Where a weight that is tiny beside its move was at the edge of the domain, rounding may
-        # keep it outside, however small the part. So in the end back beyond the move's start.
-        goes_beyond = (num_tries >= _TRIES_BEYOND) & (num_tries < 5 * _TRIES_BEYOND)
-        beyond = jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
-        back = jnp.where(measures & goes_beyond, beyond, 0.1)
-        secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
-        return _Verdict(
-            is_rejected,
-            is_rejected & ~measures & (nowhere | (num_tries >= _TRIES)),
-            num_tries,
-            secant if finite else back.astype(secant.dtype),
-            ~measures & (old.num_tries == 0) & (after < 0),
-            ~measures & (old.num_tries == 0) & (after < -_STEEP * abs(before)),
-        )
-
-    return lax.cond(finite, lambda: verdict(True), lambda: verdict(False))
-
-
-def _trust_region(
-    old: Any, verdict: _Verdict, begins: jax.Array, most: jax.Array
-) -> tuple[jax.Array, ...]:
-    """After a move that was accepted: the part of the direction to go, cap, stretch, is_capped.
-
-    `most` is how many times its usual move a weight would move at most.
-    """
-    grown = jnp.minimum(_GROWTH * old.cap, _LARGEST_CAP)
-    shrunk = jnp.maximum(old.cap / 2, _CAP / 8)
-    cap = jnp.where(verdict.leads_on & old.is_capped, grown, old.cap)
-    cap = jnp.where(begins, _CAP, jnp.where(old.num_tries > 0, shrunk, cap))
-    # After pairs that mislead, such as those across a wall, all moves would stay short for ever.
-    stretched = jnp.minimum(_GROWTH * old.stretch, _LARGEST_STRETCH)
-    stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
-    room = cap / jnp.where(most > 0, most, 1)
-    return jnp.minimum(stretch, room), cap, stretch, room < stretch
-
-
 def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:
     """Not held by a bound, which a cut step may miss by the rounding of a difference."""
     parameter, lower, upper = box
     eps = float(jnp.finfo(parameter.dtype).eps)
     lower, upper = lower + eps * abs(lower), upper - eps * abs(upper)
     return ~((parameter <= lower) & (gradient > 0) | (parameter >= upper) & (gradient < 0))
-
-
-def _usual_moves(direction: jax.Array, usual: jax.Array) -> jax.Array:
-    """How many each weight would move; one that Rprop never moved may move freely."""
-    return jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)
 
 
 def _inverse_power_of_two(number: jax.Array) -> jax.Array:

@@ -10,10 +10,12 @@ import pytest
 
 import optax_rprop
 from helpers import streams
-from optax_rprop._rules import RULES
 
 nan = np.nan
-KINDS = [*((rule, None) for rule in sorted(RULES)), ("irprop_minus", 0.8), ("rprop_minus", 0.8)]
+KINDS = [
+    *((rule, None) for rule in streams.OPTIMIZERS),
+    *(("irprop_minus", 0.8), ("rprop_minus", 0.8)),
+]
 EVERY_KIND = pytest.mark.parametrize(("rule", "momentum"), KINDS)
 
 

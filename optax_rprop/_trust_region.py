@@ -1,0 +1,77 @@
+"""How far a move of L-BFGS may go, and what becomes of it: by slopes alone.
+
+A weight may move `cap` times its usual move by Rprop. The state's `cap` grows where it held back a
+move that still leads downhill, and shrinks where a move went back.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Tried within wide limits on half of the CUTEst problems; none decides much.
+_TRIES = 4  # gradients along one move
+_TRIES_BEYOND = 8  # of Rprop
+_STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
+FIRST_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e6, 4.0
+_LARGEST_STRETCH = 1e12
+
+
+class Verdict(NamedTuple):
+    """On the last move, by the gradient at its end: scalars."""
+
+    is_rejected: jax.Array
+    gives_up: jax.Array
+    num_tries: jax.Array
+    portion: jax.Array  # of the move, to go back to
+    leads_on: jax.Array  # at the first try, its end still leads downhill
+    is_short: jax.Array  # and nearly as steeply as where it began
+
+
+def judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> Verdict:
+    """By the slopes along the last move; one of Rprop's is rejected only where not finite."""
+    measures = old.countdown > 0
+
+    def verdict(finite: bool) -> Verdict:
+        nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
+        overshot = ~measures & (after > _STEEP * abs(before))
+        is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
+        num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
+        # Where a weight that is tiny beside its move was at the edge of the domain, rounding may
+        # keep it outside, however small the part. So in the end back beyond the move's start.
+        goes_beyond = (num_tries >= _TRIES_BEYOND) & (num_tries < 5 * _TRIES_BEYOND)
+        beyond = jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
+        back = jnp.where(measures & goes_beyond, beyond, 0.1)
+        secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
+        return Verdict(
+            is_rejected,
+            is_rejected & ~measures & (nowhere | (num_tries >= _TRIES)),
+            num_tries,
+            secant if finite else back.astype(secant.dtype),
+            ~measures & (old.num_tries == 0) & (after < 0),
+            ~measures & (old.num_tries == 0) & (after < -_STEEP * abs(before)),
+        )
+
+    return lax.cond(finite, lambda: verdict(True), lambda: verdict(False))
+
+
+def limit(old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array) -> tuple[jax.Array, ...]:
+    """After a move that was accepted: the part of the direction to go, cap, stretch, is_capped.
+
+    `most` is how many times its usual move a weight would move at most.
+    """
+    grown = jnp.minimum(_GROWTH * old.cap, _LARGEST_CAP)
+    shrunk = jnp.maximum(old.cap / 2, FIRST_CAP / 8)
+    cap = jnp.where(verdict.leads_on & old.is_capped, grown, old.cap)
+    cap = jnp.where(begins, FIRST_CAP, jnp.where(old.num_tries > 0, shrunk, cap))
+    # After pairs that mislead, such as those across a wall, all moves would stay short for ever.
+    stretched = jnp.minimum(_GROWTH * old.stretch, _LARGEST_STRETCH)
+    stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
+    room = cap / jnp.where(most > 0, most, 1)
+    return jnp.minimum(stretch, room), cap, stretch, room < stretch
+
+
+def usual_moves(direction: jax.Array, usual: jax.Array) -> jax.Array:
+    """How many each weight would move; one that Rprop never moved may move freely."""
+    return jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)
