@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 
     is_rejected: jax.Array  # all weights go back
     only_nan: jax.Array  # culprits are, of those that moved, the ones with a NaN gradient
-    turn: jax.Array  # its number; 0 where there are none
+    in_turns: jax.Array  # culprits move in some turns alone
 
 
 def init(params: Any, packed: Any) -> dict[str, Any]:
@@ -59,18 +59,24 @@ def _copy(parameter: Any) -> jax.Array:
     return jnp.array(parameter, jnp.result_type(parameter))
 
 
-def reduce(leaves: list[Leaf], value: jax.Array | None, old: Any, new: Any) -> tuple[Verdict, Any]:
-    """The verdict, and the state with the scalars that follow from it."""
+def reduce(
+    leaves: list[Leaf], value: jax.Array | None, old: Any, new: Any
+) -> tuple[list[Leaf], Verdict, Any]:
+    """The leaves, by what they draw, the verdict, and the state with the scalars after it."""
     worst = [_severity(leaf.gradient, leaf.parameter, leaf.state.finite_params) for leaf in leaves]
     worst = [over_shards(lax.pmax, severity, old.clock) for severity in worst]
     if value is not None:
         worst.append(jnp.where(jnp.isfinite(value), 0, 2))
-    verdict, clock = _judge(worst, old.clock)
+    sizes = [leaf.gradient.size * (1 + jnp.iscomplexobj(leaf.gradient)) for leaf in leaves]
+    numbers = list(np.cumsum([0, *sizes], dtype=np.uint32)[:-1])  # of the first weight of each
+    verdict, clock, draws = _judge(worst, old.clock, numbers)
+    leaves = [leaf._replace(draw=draw) for leaf, draw in zip(leaves, draws, strict=True)]
     if old.factor is not None:
         old = old._replace(factor=_momentum.shrink(old.factor))
     before, after = ([getattr(state, name) for name in SCALARS] for state in (old, new))
     scalars = jax.tree.map(functools.partial(jnp.where, verdict.is_rejected), before, after)
-    return verdict, new._replace(**dict(zip(SCALARS, scalars, strict=True)) | {"clock": clock})
+    scalars = dict(zip(SCALARS, scalars, strict=True)) | {"clock": clock}
+    return leaves, verdict, new._replace(**scalars)
 
 
 @jax.jit  # traced once per shape
@@ -84,13 +90,24 @@ def _severity(gradient: jax.Array, parameter: jax.Array, finite: jax.Array) -> j
 
 
 @jax.jit
-def _judge(severities: list[jax.Array], clock: jax.Array) -> tuple[Verdict, jax.Array]:
+def _judge(severities: list, clock: jax.Array, numbers: list) -> tuple[Verdict, jax.Array, list]:
+    """The verdict, the new clock, and what each leaf draws by in this turn."""
     worst = jnp.max(jnp.stack([*severities, jnp.array(0)]))
     next_turn = (clock // _TURN + 1) * _TURN
-    in_turns = jnp.where(worst == 0, next_turn, clock + 1)
-    unless_error = jnp.where(clock == 0, 0, in_turns)
-    clock = jnp.where(worst == 2, next_turn, jnp.where(worst == 3, clock, unless_error))
-    return Verdict(worst >= 2, worst == 3, clock // _TURN), clock
+    numbers = [lax.full_like(clock, number, np.uint32) for number in numbers]
+
+    def verdict(clock: jax.Array) -> tuple[Verdict, jax.Array, list]:
+        turn = clock // _TURN
+        draws = [number + turn.astype(np.uint32) for number in numbers]
+        return Verdict(worst >= 2, worst == 3, turn > 0), clock, draws
+
+    return lax.cond(
+        # Out of control flow: else XLA would ask all leaves again in every leaf, and, by their
+        # numbers, compile one program for each.
+        worst >= 2,
+        lambda: verdict(jnp.where(worst == 2, next_turn, clock)),
+        lambda: verdict(jnp.where(clock == 0, 0, jnp.where(worst == 0, next_turn, clock + 1))),
+    )
 
 
 def step(leaf: Leaf, move: Move, verdict: Verdict) -> Move:
@@ -98,7 +115,7 @@ def step(leaf: Leaf, move: Move, verdict: Verdict) -> Move:
     return jax.tree.map(
         lambda back, on: jnp.where(verdict.is_rejected, back.astype(on.dtype), on),
         _back(leaf, verdict),
-        _on(leaf, move, verdict.turn),
+        _on(leaf, move, verdict.in_turns),
     )
 
 
@@ -126,10 +143,10 @@ def _back(leaf: Leaf, verdict: Verdict) -> Move:
     )
 
 
-def _on(leaf: Leaf, move: Move, turn: jax.Array) -> Move:
+def _on(leaf: Leaf, move: Move, in_turns: jax.Array) -> Move:
     old, new = leaf.state, move.state
     unshrunk = lax.abs(old.unshrunk)
-    skips = (old.unshrunk < 0) | (old.memory.step_size < _shares(leaf, turn) * unshrunk)
+    skips = (old.unshrunk < 0) | (old.memory.step_size < _shares(leaf, in_turns) * unshrunk)
     unless_it_skips = functools.partial(jnp.where, skips)
     memory = jax.tree.map(unless_it_skips, old.memory, new.memory)
     is_reversed = _rules.sign_of(leaf.gradient, unshrunk.dtype) * old.memory.sign < 0
@@ -145,14 +162,14 @@ def _on(leaf: Leaf, move: Move, turn: jax.Array) -> Move:
     )
 
 
-def _shares(leaf: Leaf, turn: jax.Array) -> jax.Array:
+def _shares(leaf: Leaf, in_turns: jax.Array) -> jax.Array:
     """Of `unshrunk`, what a step size must have for its weight to move in this turn: drawn."""
     shape = leaf.gradient.shape
-    number, stride = jnp.asarray(leaf.first + turn.astype(np.uint32)), 1
+    number, stride = jnp.asarray(leaf.draw), 1
     for axis in reversed(range(len(shape))):  # no arange, which a sharded array would gather
         number += lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride)
         stride *= shape[axis]
     for _ in range(2):  # a hash: no generator's state to keep, and no more to read
         number = (number ^ (number >> 16)) * np.uint32(0x45D9F3B)
     share = (number >> 24).astype(leaf.state.unshrunk.dtype) / 256
-    return jnp.where((turn > 0) & (share >= _LEAST_SHARE), share, 0)
+    return jnp.where(in_turns & (share >= _LEAST_SHARE), share, 0)

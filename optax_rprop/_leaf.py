@@ -8,6 +8,7 @@ it must know of all leaves together, its `reduce` has found before, as scalars.
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from optax_rprop import _packing
 
@@ -40,7 +41,7 @@ class Leaf(NamedTuple):
     parameter: Any  # None where no option needs it
     hyperparams: Hyperparams
     state: LeafState
-    first: Any = 0  # the number of its first weight, among those of all leaves
+    draw: Any = np.uint32(0)  # what its first weight draws by, see `_domain`
     dtype: Any = None  # of the state, to which step sizes and averages are rounded
 
 

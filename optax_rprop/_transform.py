@@ -115,22 +115,20 @@ def scale_by_rprop(
         paths, gradients, treedef = _hyperparameters.flatten(updates)
         parameters = treedef.flatten_up_to(params) if needs_params else [None] * len(paths)
         given = _hyperparameters.per_leaf(hyperparams, paths, gradients)
-        sizes = [0 if g is None else np.size(g) * (1 + jnp.iscomplexobj(g)) for g in gradients]
-        first = np.cumsum([0, *sizes[:-1]], dtype=np.uint32)
-        leaves = list(map(Leaf, gradients, parameters, given, split(state, treedef), first))
+        leaves = list(map(Leaf, gradients, parameters, given, split(state, treedef)))
         for path, leaf in zip(paths, leaves, strict=True):
             _checks.check_fit(path, leaf.gradient, state=leaf.state.memory, params=leaf.parameter)
 
         moving = [leaf for leaf in leaves if leaf.gradient is not None]
-        scalars, state = reduce(moving, state, value)
+        moving, scalars, state = reduce(moving, state, value)
+        moved = iter([_move(leaf, scalars, the_rule) for leaf in moving])
         moves = [  # where the gradient is None, the parameter is left alone
-            Move(None, leaf.state) if leaf.gradient is None else _move(leaf, scalars, the_rule)
-            for leaf in leaves
+            Move(None, leaf.state) if leaf.gradient is None else next(moved) for leaf in leaves
         ]
         steps = treedef.unflatten([move.step for move in moves])
         return steps, join(state, treedef, [move.state for move in moves])
 
-    def reduce(leaves: list[Leaf], old: Any, value: Any) -> tuple[GlobalScalars, Any]:
+    def reduce(leaves: list[Leaf], old: Any, value: Any) -> tuple[list[Leaf], GlobalScalars, Any]:
         """What a step must know of all leaves together; the state with its next scalars."""
         value = None if value is None else jnp.asarray(value, float)
         loss_rose, along, verdict, new = False, None, None, old
@@ -139,8 +137,8 @@ def scale_by_rprop(
         if momentum is not None:
             along, new = _momentum.reduce(leaves, new, momentum)
         if undo_nonfinite:
-            verdict, new = _domain.reduce(leaves, value, old, new)
-        return GlobalScalars(loss_rose, along, verdict), new
+            leaves, verdict, new = _domain.reduce(leaves, value, old, new)
+        return leaves, GlobalScalars(loss_rose, along, verdict), new
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -154,12 +152,12 @@ def _without_integers(number: Any) -> Any:
 @functools.partial(jax.jit, static_argnames="rule")
 def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
     """The move of one leaf, layer upon layer. Traced once per shape."""
-    first = iter((leaf.first, leaf.first + np.uint32(leaf.gradient.size)))  # real, imaginary
+    draw = iter((leaf.draw, leaf.draw + np.uint32(leaf.gradient.size)))  # real, imaginary
 
     def move_part(gradient: jax.Array, parameter: Any, old: LeafState) -> Move:
         hyperparams = _hyperparameters.cast(leaf.hyperparams, old.memory, parameter)
         unpacked = _leaf.unpack(old)
-        part = Leaf(gradient, parameter, hyperparams, unpacked, next(first), old.memory.dtype)
+        part = Leaf(gradient, parameter, hyperparams, unpacked, next(draw), old.memory.dtype)
         move = _rules.step(part, Move(None, part.state), rule, scalars.loss_rose)
         in_a_box, with_domain = hyperparams.lower is not None, scalars.verdict is not None
         if not (rule.undoes or in_a_box or with_domain):
