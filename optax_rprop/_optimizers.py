@@ -297,7 +297,9 @@ def _with_arguments_of(model: Callable[P, T]) -> Callable[[Callable[..., T]], Ca
     def decorate(function: Callable[..., T]) -> Callable[P, T]:
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return function(**signature.bind(*args, **kwargs).arguments)
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            return function(**given.arguments)
 
         vars(call)["__signature__"] = signature
         return call

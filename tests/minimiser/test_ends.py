@@ -40,13 +40,13 @@ def test_rotated_quadratics_in_float32(condition, n, tolerance):
     Beyond, steps are lost in rounding far from the minimum.
     """
     with jax.enable_x64(False):
-        matrices, targets, starts = rotated(60, n, condition, "float32")
+        matrices, targets, starts = rotated(200, n, condition, "float32")
         solutions = solve_quadratics(matrices, targets, starts, tolerance)
         success = np.asarray(solutions.result == RESULTS.successful)
         ended = success | np.asarray(solutions.result == RESULTS.stagnation)
         steps = solutions.stats["num_steps"]
     assert ended.all(), steps
-    assert success.all() or (condition > 1e4 and success.mean() > 0.3), steps
+    assert success.all() or (condition > 1e4 and success.mean() >= 0.75), steps
     error = abs(np.asarray(solutions.value - targets))
     assert (error <= tolerance * (1 + abs(np.asarray(targets))))[success].all(), error
 
