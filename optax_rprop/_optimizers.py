@@ -143,10 +143,11 @@ def rprop_momentum(
     undo no step.
 
     Args:
-      learning_rate: the first step size; by default a tenth of each weight's size. A weight
-        of 0 takes its size from the others, the geometric mean of all parameters (1 if all are
-        0), and one that is small beside them counts as up to 10 times larger, so that no unit
-        matters. It and the others may be per weight, as for `irprop_minus`.
+      learning_rate: the first step size; by default a tenth of each weight's size, or of the
+        width between its bounds where that is less. A weight of 0 takes its size from the
+        others, the geometric mean of all parameters (1 if all are 0), and one that is small
+        beside them counts as up to 10 times larger, so that no unit matters. It and the others
+        may be per weight, as for `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
         0.7 is better on large batches.
       eta_plus: grows a step size where the gradient kept its sign (default 1.3).

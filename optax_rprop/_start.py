@@ -37,8 +37,11 @@ def _typical_size(leaves: list[jax.Array]) -> jax.Array:
     return jnp.exp(logs / jnp.maximum(count, 1))
 
 
-def first_step_size(parameter: jax.Array, start: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Of an array of weights."""
+def first_step_size(
+    parameter: jax.Array, width: jax.Array, start: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    """Of an array of weights, in boxes of this width."""
     size = abs(parameter)
     typical, part = (x.astype(size.dtype) for x in start)
-    return part * jnp.where(size > 0, jnp.clip(typical, size, 10 * size), typical)
+    size = jnp.where(size > 0, jnp.clip(typical, size, 10 * size), typical)
+    return part * jnp.minimum(size, width)

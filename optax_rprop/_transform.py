@@ -206,7 +206,10 @@ def _pack_first(
 
     def pack(zeros: jax.Array, parameter: jax.Array) -> jax.Array:
         if given.learning_rate is None:
-            first = first_step_size(parameter.astype(zeros.dtype), start)
+            lower, upper = (
+                bound.astype(zeros.dtype) for bound in _hyperparameters.bounds(given, parameter)
+            )
+            first = first_step_size(parameter.astype(zeros.dtype), upper - lower, start)
         else:
             first = _hyperparameters.step_size(given.learning_rate, zeros)
         first = jnp.maximum(first, _hyperparameters.step_size(given.min_step_size, zeros))

@@ -1,5 +1,6 @@
 """The first step sizes without a learning rate: a tenth of each weight's size."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,6 +120,23 @@ def test_limits():
     np.testing.assert_allclose(sizes, [0.1, 50.0, 0.01], rtol=1e-6)
     sizes = first_sizes(weights, max_step_size=np.float32([0.05, 1e3, 1e3]))
     np.testing.assert_allclose(sizes, [0.05, 100.0, 1e-3], rtol=1e-6)
+
+
+def test_a_box_has_a_width():
+    """A tenth of it, where that is less; by each part of a complex weight, and by no one side."""
+    weights = {"eV": jnp.array([285.0, 0.0, 2.0]), "z": jnp.array([100 + 0.1j])}
+    lower = {"eV": np.float32([281, -np.inf, 2]), "z": -1.0}
+    upper = {"eV": np.float32([293, 5, 2]), "z": 1.0}
+    free, sizes = first_sizes(weights), first_sizes(weights, lower=lower, upper=upper)
+    expected = [1.2, free["eV"][1], 2.0**-62]
+    np.testing.assert_allclose(sizes["eV"], expected, rtol=1e-6)
+    np.testing.assert_allclose(sizes["z"], [0.2 + 0.1j], rtol=1e-6)
+    sides = first_sizes(weights, lower=lower), first_sizes(weights, upper=upper)
+    for one_side in sides:
+        chex.assert_trees_all_equal(one_side, free)
+    moved = {"eV": weights["eV"] + 1e3, "z": weights["z"]}
+    box = {"lower": {"eV": lower["eV"] + 1e3}, "upper": {"eV": upper["eV"] + 1e3}}
+    np.testing.assert_allclose(first_sizes(moved, **box)["eV"][::2], expected[::2], rtol=1e-6)
 
 
 def test_abstract_parameters():

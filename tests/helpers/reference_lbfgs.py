@@ -28,7 +28,7 @@ class Rprop:
         self.factor = reference_momentum.Factor()
         self.weights = []
         for value in x:
-            first = reference_momentum.first_step_size(value, x)
+            first = reference_momentum.first_step_size(value, x, lower, upper)
             own = reference.Hyperparameters.of_type(np.float64, first, **limits)
             self.weights.append(reference_momentum.Weight(value, own, lower, upper, 0.8))
 

@@ -92,12 +92,16 @@ class Factor:
         self.value = max(self.value / 2, LEAST_FACTOR)
 
 
-def first_step_size(weight, weights):
-    """A tenth of its size; of a zero, and of less than a tenth of it, that of the others."""
+def first_step_size(weight, weights, lower, upper):
+    """A tenth of its size; of a zero, and of less than a tenth of it, that of the others.
+
+    And at most a tenth of the width of its box.
+    """
     sizes = [abs(float(w)) for w in weights if 0 < abs(float(w)) < np.inf]
     typical = math.exp(sum(map(math.log, sizes)) / len(sizes)) if sizes else 1.0
     size = abs(float(weight))
-    return weight.dtype.type(FIRST_PART * (min(max(size, typical), 10 * size) if size else typical))
+    size = min(max(size, typical), 10 * size) if size else typical
+    return weight.dtype.type(FIRST_PART * min(size, upper - lower))
 
 
 def run(
@@ -128,7 +132,7 @@ def run(
       upper: the bound above them.
       undo_nonfinite: whether domain errors are taken back.
       momentum: the decay.
-      learning_rate: the first step size; None for a tenth of each weight's size.
+      learning_rate: the first step size; None for a tenth of each weight's size or box.
       eta_plus: grows a step size.
       min_step_size: the smallest step size.
       max_step_size: the largest.
@@ -149,7 +153,7 @@ def run(
         held = value.astype(step_dtype)
         first = learning_rate
         if first is None:
-            first = np.clip(first_step_size(held, values), *limits.values())
+            first = np.clip(first_step_size(held, values, lower, upper), *limits.values())
         own = reference.Hyperparameters.of_type(step_dtype, first, **limits, **given)
         return Weight(value, own, lower, upper, float(wide(momentum)))
 
