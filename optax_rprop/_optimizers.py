@@ -103,8 +103,8 @@ def rprop_momentum(
     eta_plus: PerWeight = 1.3,
     min_step_size: PerWeight = 0.0,
     max_step_size: PerWeight = 2.0**31,
-    momentum: ArrayLike = 0.8,
     *,
+    momentum: ArrayLike | None = 0.8,
     step_dtype: DTypeLike | None = None,
     lower: PerWeight | None = None,
     upper: PerWeight | None = None,
@@ -154,8 +154,7 @@ def rprop_momentum(
       min_step_size: the smallest step size (default 0: the smallest that there is).
       max_step_size: the largest step size, which is also the largest average (default 2**31).
       momentum: the decay of the average, above 0 and below 1 (default 0.8: about five moves);
-        one number for all weights. Unlike in `optax.sgd`, it is not the second argument. None
-        for no momentum: `irprop_minus` with this start.
+        one number for all weights. None for no momentum: the rule alone, with this start.
       step_dtype: the type of real parameters' step sizes and averages.
       lower: bounds below the parameters.
       upper: bounds above the parameters.
@@ -352,8 +351,7 @@ def irprop_plus(**arguments):
       True
 
     References:
-      - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
-        on Neural Computation, 2000.
+      - Igel and Huesken, 2000 and 2003: see `irprop_minus`.
     """
     return _descend(rule="irprop_plus", **arguments)
 
@@ -406,7 +404,7 @@ def rprop_minus(**arguments):
       learning_rate: the first step size. For all arguments and errors, see `irprop_minus`.
       eta_minus: shrinks a step size where the gradient changed sign.
       eta_plus: grows a step size where the gradient kept its sign.
-      min_step_size: the smallest step size.
+      min_step_size: the smallest step size, by which weights go to and fro at a minimum.
       max_step_size: the largest step size.
       step_dtype: the type of real parameters' step sizes.
       lower: bounds below the parameters.
