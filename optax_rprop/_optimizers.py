@@ -38,12 +38,13 @@ def rprop_lbfgs(
     A weight may move at most 10 times its usual move by Rprop; this limit adapts. A move is
     judged by the gradient at its end alone. Where that leads uphill nearly as steeply as the
     move began downhill, or where it or `value`, if that is passed to `update`, is not finite,
-    it goes back to a part of the same move; after four such gradients it forgets all
-    pairs, and Rprop is at work again, each time for longer.
+    it goes back to a part of the same move. After four such gradients, or after two large ones
+    where the limit has shrunk, it forgets all pairs, and Rprop is at work again, each time for
+    longer.
 
     There is no line search and nothing to tune; a step is one gradient, and the loss is not
     needed. No unit of a weight or of the loss matters. On 133 CUTEst problems, in float64, it
-    solves 66% to 1e-5 in 50 evaluations, 74% in 100 and 83% in 1,000; `optax.lbfgs` 53%, 68%
+    solves 66% to 1e-5 in 50 evaluations, 74% in 100 and 84% in 1,000; `optax.lbfgs` 53%, 68%
     and 84%, `rprop_momentum` 44%, 63% and 85%.
 
     With `memory_size` 10, the state holds 27 numbers a weight (`optax.lbfgs` 23): take

@@ -6,7 +6,8 @@
    phase 1: this trust region grows where it held back a move that still leads downhill.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
    as the move began downhill, or is not finite, back to a part of the same move. After four
-   such gradients the pairs are forgotten, and phase 1 begins again, for longer.
+   such gradients, or after two large ones where `cap` has shrunk, the pairs are forgotten, and
+   phase 1 begins again, for longer.
 
 Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
 parameters, a complex one as two. Gradients and changes are scaled by a power of two, chosen at
@@ -257,7 +258,7 @@ def _step(
     if box is not None:
         after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
     is_finite = value_is_finite & (largest * scale < jnp.inf)
-    verdict = _trust_region.judge(after - growth, after, old, is_finite)
+    verdict = _trust_region.judge(after - growth, after, largest * scale, old, is_finite)
     is_pair = ~verdict.is_rejected & (growth > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 

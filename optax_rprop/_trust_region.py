@@ -12,6 +12,8 @@ from jax import lax
 
 # Tried within wide limits on half of the CUTEst problems; none decides much.
 _TRIES = 4  # gradients along one move
+_TRIES_IF_SHRUNK = 2  # where `cap` has shrunk before: the pairs mislead
+_LARGE = 1e-3  # a gradient, of the first: later, rounding or a lack of curvature mislead as well
 _TRIES_BEYOND = 8  # of Rprop
 _STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
 FIRST_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e6, 4.0
@@ -29,15 +31,22 @@ class Verdict(NamedTuple):
     is_short: jax.Array  # and nearly as steeply as where it began
 
 
-def judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> Verdict:
-    """By the slopes along the last move; one of Rprop's is rejected only where not finite."""
+def judge(
+    before: jax.Array, after: jax.Array, largest: jax.Array, old: Any, finite: jax.Array
+) -> Verdict:
+    """By the slopes along the last move; one of Rprop's is rejected only where not finite.
+
+    `largest` is the largest gradient, where the first one was 1.
+    """
     measures = old.countdown > 0
+    few_tries = (old.cap < FIRST_CAP) & (largest > _LARGE)
 
     def verdict(finite: bool) -> Verdict:
         nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
         overshot = ~measures & (after > _STEEP * abs(before))
         is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
+        most_tries = jnp.where(few_tries & finite, _TRIES_IF_SHRUNK, _TRIES)
         # Where a weight that is tiny beside its move was at the edge of the domain, rounding may
         # keep it outside, however small the part. So in the end back beyond the move's start.
         goes_beyond = (num_tries >= _TRIES_BEYOND) & (num_tries < 5 * _TRIES_BEYOND)
@@ -46,7 +55,7 @@ def judge(before: jax.Array, after: jax.Array, old: Any, finite: jax.Array) -> V
         secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
         return Verdict(
             is_rejected,
-            is_rejected & ~measures & (nowhere | (num_tries >= _TRIES)),
+            is_rejected & ~measures & (nowhere | (num_tries >= most_tries)),
             num_tries,
             secant if finite else back.astype(secant.dtype),
             ~measures & (old.num_tries == 0) & (after < 0),

@@ -10,9 +10,9 @@ import numpy as np
 from helpers import reference, reference_momentum
 
 STEPS = 13  # of Rprop at first
-TRIES, STEEP = 4, 0.9
+TRIES, TRIES_IF_SHRUNK, STEEP = 4, 2, 0.9
 CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e6, 4.0
-LARGEST_STRETCH = 1e12
+LARGEST_STRETCH, LARGE = 1e12, 1e-3
 FIELDS = "countdown", "num_tries", "num_pairs", "num_failures"
 
 
@@ -123,7 +123,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
         if is_curved(move, h - g):
             pairs.append((move, h - g))
 
-    countdown, usual = STEPS + 1, 0 * x
+    countdown, usual, first = STEPS + 1, 0 * x, 0.0
     # A move is what pairs are made of: not of the rounding by which a weight misses its bound.
     step = move = path = g = 0 * x
     tries = 0
@@ -148,6 +148,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     continue
                 tries = 0
                 remember(h)
+                first = first or (h.any() and 2.0 ** np.frexp(abs(h).max())[1])
                 x, g, countdown = x + step, h, countdown - 1
                 if countdown == 0:
                     break
@@ -186,7 +187,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     path = portion * path
                     step, tries = rprop.inside(x, path), tries + 1
                     move = np.where(free, step, 0)
-                    gives_up |= tries == TRIES
+                    few = finite and cap < CAP and abs(h).max() > LARGE * first
+                    gives_up |= tries >= (TRIES_IF_SHRUNK if few else TRIES)
                     if gives_up:
                         break
                 if gives_up:
