@@ -98,9 +98,8 @@ def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
 def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
     """A diagonal: large for weights that moved far, and whose gradient changed little.
 
-    With a the sum of a weight's abs(s) and b of its abs(y), it is a**1.25 / b**0.75: of the
-    weight's units squared, but for a common factor. With a power of 1 it would be the secant
-    itself. It is 0 for a weight that never moved, or whose gradient never changed.
+    The sum of a weight's abs(s), by that of its abs(y); 0 for one that never moved, or whose
+    gradient never changed.
     """
 
     def add(sums: list, rows: tuple) -> tuple[list, None]:
@@ -113,9 +112,7 @@ def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
     sums, _ = lax.scan(add, zeros, (counts, *rings))
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        known = (a > 0) & (b > 0)
-        root_a, root_b = jnp.sqrt(a), jnp.sqrt(jnp.where(known, b, 1))
-        return jnp.where(known, a * jnp.sqrt(root_a) / (root_b * jnp.sqrt(root_b)), 0)
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
 
     return each(of_leaf, sums[: len(pairs.moves)], sums[len(pairs.moves) :])
 

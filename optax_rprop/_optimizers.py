@@ -29,13 +29,13 @@ def rprop_lbfgs(
 
     Rprop finds the scale of every weight in a few steps, and then needs hundreds to arrive.
     L-BFGS arrives, but begins without any scale. So this begins as `irprop_minus` with momentum,
-    for 13 steps. From its moves :math:`s` and the changes :math:`y` of the gradient along them, it
-    goes on with L-BFGS, whose first inverse Hessian is :math:`\gamma D`,
+    for 8 steps. From its moves :math:`s` and the changes :math:`y` of the gradient along them, it
+    goes on with L-BFGS, whose first inverse Hessian is :math:`\gamma D`, the secant of each weight,
 
     .. math::
-      D_i = \frac{(\sum |s_i|)^{1.25}}{(\sum |y_i|)^{0.75}}
+      D_i = \frac{\sum |s_i|}{\sum |y_i|}
 
-    A weight may move at most 10 times its usual move by Rprop; this limit adapts. A move is
+    A weight may move at most 10 times its step size by Rprop; this limit adapts. A move is
     judged by the gradient at its end alone. Where that leads uphill nearly as steeply as the
     move began downhill, or where it or `value`, if that is passed to `update`, is not finite,
     it goes back to a part of the same move. After four such gradients, or after two large ones
@@ -44,10 +44,10 @@ def rprop_lbfgs(
 
     There is no line search and nothing to tune; a step is one gradient, and the loss is not
     needed. No unit of a weight or of the loss matters. On 133 CUTEst problems, in float64, it
-    solves 66% to 1e-5 in 50 evaluations, 74% in 100 and 84% in 1,000; `optax.lbfgs` 53%, 68%
+    solves 68% to 1e-5 in 50 evaluations, 76% in 100 and 86% in 1,000; `optax.lbfgs` 53%, 68%
     and 84%, `rprop_momentum` 44%, 63% and 85%.
 
-    With `memory_size` 10, the state holds 27 numbers a weight (`optax.lbfgs` 23): take
+    With `memory_size` 10, the state holds 26 numbers a weight (`optax.lbfgs` 23): take
     `rprop_momentum`, which holds two, for large or deep networks. On mini-batches use Adam.
     Parameters of less than 32 bits have a state of float32. The combination is this library's
     own.

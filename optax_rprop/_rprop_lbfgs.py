@@ -1,9 +1,9 @@
 """L-BFGS from Rprop's own steps, with gradients alone.
 
-1. Rprop with momentum, for 13 steps: it finds every weight's scale, and its moves are the
+1. Rprop with momentum, for 8 steps: it finds every weight's scale, and its moves are the
    first pairs of L-BFGS.
-2. L-BFGS. A weight may move at most `cap` times its usual move, the average of its moves in
-   phase 1: this trust region grows where it held back a move that still leads downhill.
+2. L-BFGS. A weight may move at most `cap` times its step size by Rprop: this trust region grows
+   where it held back a move that still leads downhill.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
    as the move began downhill, or is not finite, back to a part of the same move. After four
    such gradients, or after two large ones where `cap` has shrunk, the pairs are forgotten, and
@@ -35,8 +35,7 @@ from optax_rprop._transform import beside, scale_by_rprop
 from optax_rprop._trust_region import Verdict
 
 # As those of `_trust_region`, tried on half of the CUTEst problems; none decides much.
-_STEPS = 13  # of Rprop, and twice as many after each failure
-_RECENT = 0.1  # of the average of Rprop's moves
+_STEPS = 8  # of Rprop, and twice as many after each failure
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times `distance`
 _MOST_DOUBLINGS = 20
@@ -55,7 +54,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
       moves: the moves of the pairs, in leaves of shape `(memory_size, *shape)`.
       changes: the changes of the gradient along them, likewise.
       diagonal: the diagonal that L-BFGS begins with.
-      usual_move: the average size of a weight's moves by Rprop.
       distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
         tell; 0 for one that a bound holds; infinite while Rprop is at work, and for one whose
         gradient has never changed.
@@ -67,7 +65,7 @@ class ScaleByRpropLbfgsState(NamedTuple):
       countdown: likewise, of gradients until L-BFGS begins; 0 while it is at work.
       num_failures: likewise, of L-BFGS.
       num_tries: likewise, of gradients along the last move that were rejected.
-      cap: a scalar of at least float32: the most usual moves that a weight may move.
+      cap: a scalar of at least float32: the most step sizes that a weight may move.
       stretch: likewise, the factor of the next move.
       is_capped: a boolean scalar, whether the last move was held back by `cap`.
       gradient_scale: as `cap`, a power of two; 0 before the first gradient.
@@ -86,7 +84,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
     moves: optax.Params
     changes: optax.Params
     diagonal: optax.Params
-    usual_move: optax.Params
     distance: optax.Params
     sy: jax.Array
     ydy: jax.Array
@@ -102,7 +99,7 @@ class ScaleByRpropLbfgsState(NamedTuple):
     uncut: optax.Params | None
 
 
-_TREES = ScaleByRpropLbfgsState._fields[1:8]
+_TREES = ScaleByRpropLbfgsState._fields[1:7]
 
 
 def scale_by_rprop_lbfgs(
@@ -143,7 +140,7 @@ def scale_by_rprop_lbfgs(
 
         rprop: Any = first.init(params)
         far = jax.tree.map(lambda leaf: by_parts(lambda part: part + jnp.inf, leaf), zeros())
-        trees = zeros(), zeros(), zeros(memory_size), zeros(memory_size), zeros(), zeros(), far
+        trees = zeros(), zeros(), zeros(memory_size), zeros(memory_size), zeros(), far
         counts = [jnp.asarray(n, jnp.int32) for n in (0, 0, _STEPS + 1, 0, 0)]
         numbers = _trust_region.FIRST_CAP, 1, 0
         cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in numbers)
@@ -199,16 +196,22 @@ def _update(
         ]
     old = state._replace(**{name: reals(moving(getattr(state, name))) for name in names})
 
+    packed = reals(moving(state.rprop.packed))
+
+    def step_sizes() -> Arrays:
+        return each(lambda p, m: _packing.unpack(p).step_size.astype(m.dtype), packed, old.move)
+
     def rprop() -> tuple[Arrays, Any]:
         steps, new = _rprop(lower, upper).update(updates, state.rprop, params)
         return each(lambda step, m: -step.astype(m.dtype), reals(steps), old.move), new
 
     def forget(forgets: jax.Array, times: Arrays) -> Any:
-        packed = each(_forget, reals(moving(state.rprop.packed)), old.distance, times)
+        new = as_tree(each(_forget, packed, old.distance, times), state.rprop.packed)
         average = jax.tree.map(lambda a: jnp.where(forgets, 0, a), state.rprop.average)
-        return state.rprop._replace(packed=as_tree(packed, state.rprop.packed), average=average)
+        return state.rprop._replace(packed=new, average=average)
 
-    steps, new = _step(reals(gradients), old, box, value_is_finite, rprop, forget)
+    own = step_sizes, rprop, forget
+    steps, new = _step(reals(gradients), old, box, value_is_finite, *own)
     trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in names}
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
@@ -231,6 +234,7 @@ def _step(
     old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
     box: list | None,
     value_is_finite: jax.Array,
+    step_sizes: Callable,
     rprop: Callable,
     forget: Callable,
 ) -> tuple[Arrays, Any]:
@@ -281,7 +285,8 @@ def _step(
         return unchanged._replace(move=move, rprop=new)
 
     def by_lbfgs() -> _Turn:
-        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, verdict)
+        sizes = step_sizes()
+        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, sizes, verdict)
 
     unchanged = _Turn(
         *(old.move, old.rprop, old.diagonal, old.distance),
@@ -300,9 +305,6 @@ def _step(
     def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.where(verdict.is_rejected, last + move, move)
 
-    def usual(before: jax.Array, move: jax.Array) -> jax.Array:
-        return jnp.where(rprop_acts, before + _RECENT * (abs(move) - before), before)
-
     again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
     countdown = jnp.where(verdict.is_rejected, old.countdown, jnp.maximum(left, 0))
     new = old._replace(**turn._asdict())
@@ -313,7 +315,6 @@ def _step(
         moves=pairs.moves,
         changes=pairs.changes,
         sy=products.sy,
-        usual_move=each(usual, old.usual_move, made),
         next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
         countdown=jnp.where(verdict.gives_up, again, countdown),
@@ -331,6 +332,7 @@ def _by_lbfgs(
     gradient: Arrays,
     downhill: Arrays,
     free: Arrays | None,
+    sizes: Arrays,
     verdict: Verdict,
 ) -> _Turn:
     """The direction of L-BFGS, within the trust region."""
@@ -350,15 +352,14 @@ def _by_lbfgs(
     whole = _lbfgs.direction(pairs, counts, of_free, diagonal, downhill)
     is_known, is_curved = jnp.any(counts), each(lambda d, g: (d > 0) | (g == 0), diagonal, gradient)
     follows = each(lambda d, curved: is_known & curved & jnp.isfinite(d), whole, is_curved)
-    limits = old.usual_move
     if free is not None:  # the others to their bounds, if they are not there to the last bit
         follows = each(jnp.logical_and, follows, free)
-        limits = each(lambda u, f: jnp.where(f, u, 0), limits, free)
     direction = each(
-        lambda yes, d, g, u: jnp.where(yes, d, -jnp.sign(g) * u),
-        *(follows, whole, gradient, old.usual_move),
+        lambda yes, d, g, size: jnp.where(yes, d, -jnp.sign(g) * size),
+        *(follows, whole, gradient, sizes),
     )
-    most = _lbfgs.largest(each(_trust_region.usual_moves, direction, limits), old.cap)
+    turns = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
+    most = _lbfgs.largest(turns, old.cap)
     part, *region = _trust_region.limit(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go

@@ -19,6 +19,7 @@ from optax_rprop._dtypes import widen
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
 _PUSH, _AGREE, _RETURNS = 30, 0.3, 2
+_NEAR_IN_ROUNDING = 0.1  # which keeps the steps of L-BFGS longer than NEAR
 _FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
@@ -78,7 +79,7 @@ def follow(
     near_steps = old.near_steps + jnp.where(is_base, 1, 0)
     near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
     stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
-    arrives = is_base & near
+    arrives = is_base & lbfgs_works & (distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR))
     away = _distance(y, old.arrival, tolerances, rprop.cap)
     comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))

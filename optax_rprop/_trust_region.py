@@ -1,6 +1,6 @@
 """How far a move of L-BFGS may go, and what becomes of it: by slopes alone.
 
-A weight may move `cap` times its usual move by Rprop. The state's `cap` grows where it held back a
+A weight may move `cap` times its step size by Rprop. The state's `cap` grows where it held back a
 move that still leads downhill, and shrinks where a move went back.
 """
 
@@ -68,7 +68,7 @@ def judge(
 def limit(old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array) -> tuple[jax.Array, ...]:
     """After a move that was accepted: the part of the direction to go, cap, stretch, is_capped.
 
-    `most` is how many times its usual move a weight would move at most.
+    `most` is how many times its step size a weight would move at most.
     """
     grown = jnp.minimum(_GROWTH * old.cap, _LARGEST_CAP)
     shrunk = jnp.maximum(old.cap / 2, FIRST_CAP / 8)
@@ -79,8 +79,3 @@ def limit(old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array) -> tup
     stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
     room = cap / jnp.where(most > 0, most, 1)
     return jnp.minimum(stretch, room), cap, stretch, room < stretch
-
-
-def usual_moves(direction: jax.Array, usual: jax.Array) -> jax.Array:
-    """How many each weight would move; one that Rprop never moved may move freely."""
-    return jnp.where(usual > 0, abs(direction) / jnp.where(usual > 0, usual, 1), 0)

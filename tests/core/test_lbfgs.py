@@ -68,7 +68,7 @@ PROBLEMS = {
     "scales": (lambda x: 2 * CURVATURES * (x - 3), [0.0] * 13, {}, 80),
     "kinks": (kinks, [0.0] * 3, {}, 80),
     "rotated kinks": (rotated_kinks, [0.0, 5.0], {}, 80),
-    "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 40),
+    "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 34),
     "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
     "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
@@ -126,15 +126,18 @@ def test_evaluations(gradients, start, solution, most, x64):
 # With larger ones, the first steps would be above the largest step size, 2**31.
 @pytest.mark.parametrize("units", [(1e-12,) * 6, (1e9,) * 6, (1e-12, *[1] * 5), (1e9, *[1] * 5)])
 def test_units_of_weights(units, x64):
-    """Within 20%; of one weight within 35%, since the others' first steps depend on its size."""
-    units, start = np.array(units), np.array([0.1, -0.1, 0.6, 0.1, -0.5, 0.4])
+    """Within 20% in all, from ten starts: first steps in part depend on the size of the others."""
+    units, starts = np.array(units), np.random.default_rng(0).uniform(-1, 1, (10, 6))
 
     def in_units(x):
         return quadratic(x / units) / units
 
-    plain = evaluations(quadratic, jnp.asarray(start), 1, 300)
-    other = evaluations(in_units, jnp.asarray(start * units), units, 300, 1e-5 * units)
-    assert abs(other - plain) <= (0.2 if len(set(units)) == 1 else 0.35) * plain
+    plain = [evaluations(quadratic, jnp.asarray(start), 1, 300) for start in starts]
+    other = [
+        evaluations(in_units, jnp.asarray(start * units), units, 300, 1e-5 * units)
+        for start in starts
+    ]
+    assert abs(np.log(other).mean() - np.log(plain).mean()) <= np.log(1.2), (plain, other)
 
 
 @pytest.mark.parametrize("exponent", [-100, 100])

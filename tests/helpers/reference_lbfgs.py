@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers import reference, reference_momentum
 
-STEPS = 13  # of Rprop at first
+STEPS = 8  # of Rprop at first
 TRIES, TRIES_IF_SHRUNK, STEEP = 4, 2, 0.9
 CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e6, 4.0
 LARGEST_STRETCH, LARGE = 1e12, 1e-3
@@ -68,8 +68,7 @@ def is_curved(s, y):
 
 def secants(pairs):
     a, b = (sum(abs(pair[part]) for pair in pairs) for part in (0, 1))
-    known = (a > 0) & (b > 0)
-    return np.where(known, a**1.25 / np.where(known, b, 1) ** 0.75, 0)
+    return np.where(b > 0, a / np.where(b > 0, b, 1), 0)
 
 
 def direction(g, pairs, diagonal, free):
@@ -123,7 +122,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
         if is_curved(move, h - g):
             pairs.append((move, h - g))
 
-    countdown, usual, first = STEPS + 1, 0 * x, 0.0
+    countdown, first = STEPS + 1, 0.0
     # A move is what pairs are made of: not of the rounding by which a weight misses its bound.
     step = move = path = g = 0 * x
     tries = 0
@@ -154,9 +153,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     break
                 path = step = rprop.move(x, g)
                 move = np.where(free_of_bounds(x, g), step, 0)
-                usual = 0.9 * usual + 0.1 * abs(move)
             # 2. L-BFGS.
             diagonal = secants(pairs) if pairs else 0 * x
+            sizes = np.array([float(weight.step_size) for weight in rprop.weights])
             cap, stretch, gives_up = CAP, 1.0, False
             while not gives_up:
                 free = free_of_bounds(x, g)
@@ -167,12 +166,13 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     distance = np.where(follows, abs(d), np.inf)
                     distance = np.maximum(np.maximum(distance, abs(move)), faded)
                     distance = np.where(free, distance, 0)
-                    d = np.where(follows | ~free, d, -np.sign(g) * usual)
+                    follows &= free
                 else:
-                    d = np.where(free, -np.sign(g) * usual, 0)
-                most = np.max(np.where(usual > 0, abs(d) / np.where(usual > 0, usual, 1), 0))
+                    d, follows = 0 * x, np.zeros(len(x), bool)
+                most = np.max(np.where(follows, abs(d) / sizes, 1))
+                d = np.where(follows, d, -np.sign(g) * sizes)
                 room = cap / (most if most > 0 else 1)
-                path = min(stretch, room) * np.where(free, d, -np.sign(g) * usual)
+                path = min(stretch, room) * d
                 step, tries = rprop.inside(x, path), 0
                 move = np.where(free, step, 0)
                 while True:
