@@ -112,7 +112,9 @@ def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
     sums, _ = lax.scan(add, zeros, (counts, *rings))
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+        # One that is infinite, of a nearly flat weight, would make all inner products NaN.
+        largest = float(jnp.finfo(a.dtype).max)
+        return jnp.where(b > 0, jnp.minimum(a / jnp.where(b > 0, b, 1), largest), 0)
 
     return each(of_leaf, sums[: len(pairs.moves)], sums[len(pairs.moves) :])
 

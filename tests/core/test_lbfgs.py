@@ -123,6 +123,23 @@ def test_evaluations(gradients, start, solution, most, x64):
     assert evaluations(gradients, jnp.array(start), solution, most) <= most
 
 
+@pytest.mark.parametrize("curvature", [1e-36, 1e-39])
+def test_a_nearly_flat_weight_holds_up_no_other(curvature):
+    """Its secant may be above the largest float32; alone, the others take 16 evaluations."""
+    matrix = np.diag([1, 1, curvature])
+    matrix[0, 1] = matrix[1, 0] = 0.9
+    solution = np.array([1, 3, 0])
+
+    def in_float64(x):  # XLA would round the curvature to 0
+        return (matrix @ (np.asarray(x, float) - solution)).astype(np.float32)
+
+    start = jnp.array([0, 0, 1e4], jnp.float32)
+    found = evaluations(
+        lambda x: jax.pure_callback(in_float64, x, x), start, solution, 30, [1e-5, 1e-5, np.inf]
+    )
+    assert found <= 20
+
+
 # With larger ones, the first steps would be above the largest step size, 2**31.
 @pytest.mark.parametrize("units", [(1e-12,) * 6, (1e9,) * 6, (1e-12, *[1] * 5), (1e9, *[1] * 5)])
 def test_units_of_weights(units, x64):
