@@ -195,7 +195,6 @@ def _update(
             for part in reals(parameter)
         ]
     old = state._replace(**{name: reals(moving(getattr(state, name))) for name in names})
-
     packed = reals(moving(state.rprop.packed))
 
     def step_sizes() -> Arrays:
@@ -210,8 +209,8 @@ def _update(
         average = jax.tree.map(lambda a: jnp.where(forgets, 0, a), state.rprop.average)
         return state.rprop._replace(packed=new, average=average)
 
-    own = step_sizes, rprop, forget
-    steps, new = _step(reals(gradients), old, box, value_is_finite, *own)
+    of_rprop = step_sizes, rprop, forget
+    steps, new = _step(reals(gradients), old, box, value_is_finite, *of_rprop)
     trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in names}
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
@@ -261,8 +260,9 @@ def _step(
     after, growth = products.sg[old.next_row], products.sy[old.next_row, old.next_row]
     if box is not None:
         after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
-    is_finite = value_is_finite & (largest * scale < jnp.inf)
-    verdict = _trust_region.judge(after - growth, after, largest * scale, old, is_finite)
+    relative = largest * scale  # to the first gradient
+    is_finite = value_is_finite & (relative < jnp.inf)
+    verdict = _trust_region.judge(after - growth, after, relative, old, is_finite)
     is_pair = ~verdict.is_rejected & (growth > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 
@@ -358,8 +358,9 @@ def _by_lbfgs(
         lambda yes, d, g, size: jnp.where(yes, d, -jnp.sign(g) * size),
         *(follows, whole, gradient, sizes),
     )
-    turns = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
-    most = _lbfgs.largest(turns, old.cap)
+    # In step sizes: of which one that does not follow moves by one.
+    lengths = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
+    most = _lbfgs.largest(lengths, old.cap)
     part, *region = _trust_region.limit(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
