@@ -69,7 +69,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
       stretch: likewise, the factor of the next move.
       is_capped: a boolean scalar, whether the last move was held back by `cap`.
       gradient_scale: as `cap`, a power of two; 0 before the first gradient.
-      uncut: with bounds, the last move as it was before they cut it; else None.
 
     Example:
       >>> import jax.numpy as jnp, optax_rprop
@@ -96,7 +95,6 @@ class ScaleByRpropLbfgsState(NamedTuple):
     stretch: jax.Array
     is_capped: jax.Array
     gradient_scale: jax.Array
-    uncut: optax.Params | None
 
 
 _TREES = ScaleByRpropLbfgsState._fields[1:7]
@@ -146,8 +144,7 @@ def scale_by_rprop_lbfgs(
         cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in numbers)
         square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
         scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
-        uncut = zeros() if in_a_box else None
-        return ScaleByRpropLbfgsState._make((rprop, *trees, *beside(params, scalars), uncut))
+        return ScaleByRpropLbfgsState._make((rprop, *trees, *beside(params, scalars)))
 
     def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **_: Any) -> Any:
         _checks.check_state(state, ScaleByRpropLbfgsState, {})
@@ -184,9 +181,8 @@ def _update(
         both = zip(treedef.flatten_up_to(tree), like(arrays, moving(tree)), strict=True)
         return treedef.unflatten([old if new is None else new for old, new in both])
 
-    box, names = None, _TREES
+    box = None
     if lower is not None or upper is not None:
-        names = (*_TREES, "uncut")
         given = Hyperparams(None, None, None, None, None, lower, upper)
         own = _hyperparameters.per_leaf(given, paths, gradients)
         box = [
@@ -194,7 +190,7 @@ def _update(
             for bounds, parameter in zip(own, moving(params), strict=True)
             for part in reals(parameter)
         ]
-    old = state._replace(**{name: reals(moving(getattr(state, name))) for name in names})
+    old = state._replace(**{name: reals(moving(getattr(state, name))) for name in _TREES})
     packed = reals(moving(state.rprop.packed))
 
     def step_sizes() -> Arrays:
@@ -211,7 +207,7 @@ def _update(
 
     of_rprop = step_sizes, rprop, forget
     steps, new = _step(reals(gradients), old, box, value_is_finite, *of_rprop)
-    trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in names}
+    trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in _TREES}
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
 
@@ -271,14 +267,10 @@ def _step(
     rprop_acts = ~verdict.is_rejected & (left > 0)
 
     def back() -> _Turn:
-        # Along the path of the whole move in the box: so bounds are met, however short it gets.
-        path = each(
-            lambda whole, made: verdict.portion.astype(made.dtype) * whole - made,
-            *(old.move if box is None else old.uncut, old.move),
-        )
+        way = each(lambda m: verdict.portion.astype(m.dtype) * m - m, old.move)
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
         new = forget((old.countdown > 0) | verdict.gives_up, _times(gradients, old, verdict))
-        return unchanged._replace(move=path, rprop=new, distance=distance)
+        return unchanged._replace(move=way, rprop=new, distance=distance)
 
     def by_rprop() -> _Turn:
         move, new = rprop()
@@ -302,16 +294,12 @@ def _step(
     if free is not None:  # no pair is made of the rounding by which a weight misses its bound
         made = each(lambda m, f: jnp.where(f | verdict.is_rejected, m, 0), made, free)
 
-    def after_last(move: jax.Array, last: jax.Array) -> jax.Array:
-        return jnp.where(verdict.is_rejected, last + move, move)
-
     again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
     countdown = jnp.where(verdict.is_rejected, old.countdown, jnp.maximum(left, 0))
     new = old._replace(**turn._asdict())
     return steps, new._replace(
         gradient=each(functools.partial(jnp.where, verdict.is_rejected), old.gradient, gradient),
-        move=each(after_last, made, old.move),
-        uncut=None if box is None else each(after_last, turn.move, old.move),
+        move=each(lambda m, last: jnp.where(verdict.is_rejected, last + m, m), made, old.move),
         moves=pairs.moves,
         changes=pairs.changes,
         sy=products.sy,

@@ -124,7 +124,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
 
     countdown, first = STEPS + 1, 0.0
     # A move is what pairs are made of: not of the rounding by which a weight misses its bound.
-    step = move = path = g = 0 * x
+    step = move = g = 0 * x
     tries = 0
     unit = float(np.finfo(float).eps)  # a cut move may miss a bound by so much of it
 
@@ -142,8 +142,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     moved, is_nan = move != 0, np.isnan(h)
                     blamed = moved & is_nan if (moved & is_nan).any() else moved
                     rprop.forget(np.where(moved, np.where(blamed, 0.25, 1), 0), distance)
-                    path = back(tries) * path
-                    step = move = rprop.inside(x, path)
+                    step = move = rprop.inside(x, back(tries) * move)
                     continue
                 tries = 0
                 remember(h)
@@ -151,7 +150,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 x, g, countdown = x + step, h, countdown - 1
                 if countdown == 0:
                     break
-                path = step = rprop.move(x, g)
+                step = rprop.move(x, g)
                 move = np.where(free_of_bounds(x, g), step, 0)
             # 2. L-BFGS.
             diagonal = secants(pairs) if pairs else 0 * x
@@ -172,8 +171,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 most = np.max(np.where(follows, abs(d) / sizes, 1))
                 d = np.where(follows, d, -np.sign(g) * sizes)
                 room = cap / (most if most > 0 else 1)
-                path = min(stretch, room) * d
-                step, tries = rprop.inside(x, path), 0
+                step, tries = rprop.inside(x, min(stretch, room) * d), 0
                 move = np.where(free, step, 0)
                 while True:
                     h = take(0, tries)
@@ -184,8 +182,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     portion = 0.1
                     if finite and before < after:
                         portion = np.clip(before / (before - after), 0.1, 0.5)
-                    path = portion * path
-                    step, tries = rprop.inside(x, path), tries + 1
+                    step, tries = rprop.inside(x, portion * move), tries + 1
                     move = np.where(free, step, 0)
                     few = finite and cap < CAP and abs(h).max() > LARGE * first
                     gives_up |= tries >= (TRIES_IF_SHRUNK if few else TRIES)
