@@ -37,7 +37,8 @@ from optax_rprop._trust_region import Verdict
 # As those of `_trust_region`, tried on half of the CUTEst problems; none decides much.
 _STEPS = 8  # of Rprop, and twice as many after each failure
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
-_MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times `distance`
+_MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times the way that is left
+ROUNDING = 2.0**12  # times eps: a gradient of this part of the first one may be rounding
 _MOST_DOUBLINGS = 20
 _FORGET = 0.01  # times the distance before, at each point
 
@@ -269,7 +270,9 @@ def _step(
     def back() -> _Turn:
         way = each(lambda m: verdict.portion.astype(m.dtype) * m - m, old.move)
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
-        new = forget((old.countdown > 0) | verdict.gives_up, _times(gradients, old, verdict))
+        in_rounding = relative <= ROUNDING * float(jnp.finfo(relative.dtype).eps)
+        times = _times(gradients, old, verdict, step_sizes, in_rounding)
+        new = forget((old.countdown > 0) | verdict.gives_up, times)
         return unchanged._replace(move=way, rprop=new, distance=distance)
 
     def by_rprop() -> _Turn:
@@ -365,25 +368,36 @@ def _by_lbfgs(
     return _Turn(move, old.rprop, diagonal, distance, products.ydy, *region)
 
 
-def _times(gradients: Arrays, old: Any, verdict: Verdict) -> Arrays:
-    """How much of its step size a weight that moved keeps after a rejected move; 0 for all of it.
+def _times(
+    gradients: Arrays, old: Any, verdict: Verdict, step_sizes: Callable, in_rounding: jax.Array
+) -> Arrays:
+    """How much of its step size a weight keeps after a rejected move; 0 for all, and its sign.
 
-    Where not 0, it forgets its sign, too: without a move, none has been kept. To blame for a
-    point that is not finite are, of those that moved, the ones with a NaN gradient, or else all.
+    Without a move, no sign has been kept. To blame for a point that is not finite are, of the
+    weights that moved, the ones with a NaN gradient, or else all. Where L-BFGS gives up at a
+    minimum, in rounding, Rprop must not throw the weights off it: all its steps are as short as
+    the way of the farthest weight asks for, by its secant.
     """
+    measures = old.countdown > 0
 
-    def any_nan() -> jax.Array:
-        moved = each(lambda g, m: jnp.where(m != 0, jnp.sign(g), 0), gradients, old.move)
-        return jnp.isnan(_lbfgs.total(each(jnp.sum, moved), old.cap))
+    def largest() -> jax.Array:
+        def of_leaf(g: jax.Array, m: jax.Array, d: jax.Array, far: jax.Array, size: jax.Array):
+            way = jnp.where(far > 0, d * abs(g).astype(d.dtype) / size, 0)
+            return jnp.where(measures, (jnp.isnan(g) & (m != 0)).astype(way.dtype), way)
 
-    # Out of control flow: else XLA would sum over all leaves again in every leaf.
-    only_nan = lax.cond(verdict.is_rejected, any_nan, lambda: verdict.is_rejected)
-    else_by = jnp.where(verdict.gives_up, 1.0, 0.0)
+        trees = gradients, old.move, old.diagonal, old.distance, step_sizes()
+        return _lbfgs.largest(each(of_leaf, *trees), old.cap)
+
+    # Out of control flow: else XLA would ask all leaves again in every leaf.
+    worst = lax.cond(measures | verdict.gives_up, largest, lambda: jnp.zeros_like(old.cap))
+    part = jnp.minimum(_MOST_DISTANCES * worst * old.gradient_scale, 1)
+    after_failure = jnp.where(in_rounding, part, 1)
+    after_failure = jnp.where(verdict.gives_up, after_failure, 0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
-        after_error = jnp.where(jnp.isnan(gradient) | ~only_nan, _AFTER_ERROR, 1.0)
+        after_error = jnp.where(jnp.isnan(gradient) | (worst == 0), _AFTER_ERROR, 1.0)
         after_error = jnp.where(move != 0, after_error, 0.0)
-        return jnp.where(old.countdown > 0, after_error, else_by).astype(move.dtype)
+        return jnp.where(measures, after_error, after_failure).astype(move.dtype)
 
     return each(times, gradients, old.move)
 

@@ -140,6 +140,34 @@ def test_a_nearly_flat_weight_holds_up_no_other(curvature):
     assert found <= 20
 
 
+@pytest.mark.parametrize(
+    ("dtype", "there", "away"), [("float32", 1e-5, 1e-4), ("float64", 1e-12, 1e-9)]
+)
+def test_stays_at_a_minimum(dtype, there, away, x64):
+    """Where its moves are lost in rounding, it gives up again and again, and must not go far."""
+    random = np.random.default_rng(0)
+    curvatures = jnp.asarray(random.uniform(0.5, 2, (100, 2)), dtype)
+    minima = jnp.asarray(random.normal(size=(100, 2)), dtype)
+    start = jnp.asarray(random.normal(size=(100, 2)), dtype)
+    optimizer = lbfgs.of_many(MAKE())
+    weights = lbfgs.path(optimizer, start, lambda x: curvatures * (x - minima), 200)[0]
+    error = np.max(abs(np.asarray(weights) - np.asarray(minima)), -1)
+    assert np.all(error.min(0) <= there)
+    arrived = np.maximum.accumulate(error <= there, 0)
+    assert np.max(error[arrived]) <= away
+
+
+def test_a_steep_wall_costs_no_pairs():
+    """There, the slope at the move's beginning is less than the rounding of that at its end."""
+
+    def gradients(x):
+        return jnp.where(x < 8, 0.01 * x - 1, 1e12)
+
+    weights, _, (state, _) = lbfgs.path(MAKE(), jnp.zeros(1), gradients, 19)
+    assert np.sum(weights >= 8) >= 4
+    assert np.all(state.num_failures == 0)
+
+
 # With larger ones, the first steps would be above the largest step size, 2**31.
 @pytest.mark.parametrize("units", [(1e-12,) * 6, (1e9,) * 6, (1e-12, *[1] * 5), (1e9, *[1] * 5)])
 def test_units_of_weights(units, x64):

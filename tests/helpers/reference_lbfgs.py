@@ -176,7 +176,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 while True:
                     h = take(0, tries)
                     before, after, finite = g @ move, h @ move, np.isfinite(h).all()
-                    gives_up = finite and before >= 0
+                    gives_up = finite and before >= 1e-3 * abs(after)
                     if finite and not gives_up and not after > STEEP * abs(before):
                         break
                     portion = 0.1
@@ -201,7 +201,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
             countdown = 1 + STEPS * 2 ** (1 + failures)
             pairs.clear()
-            rprop.forget(np.ones(len(x)), distance)
+            way = np.max(np.where(distance > 0, diagonal * abs(h) / sizes, 0))
+            part = min(100 * way, 1.0) if abs(h).max() <= 2**12 * unit * first else 1.0
+            rprop.forget(np.full(len(x), part), distance)
             tries, failures, distance = 0, failures + 1, np.full(len(x), np.inf)
     except Finished:
         return dict(zip(names, map(np.array, zip(*trace, strict=True)), strict=True))
