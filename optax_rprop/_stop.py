@@ -3,8 +3,8 @@
 L-BFGS arrives where its whole step is far within the tolerance and the gradient falls fast, or at
 three such points in a row. But that step is too short where rounding hid how flat a valley is. So
 where the gradient has become small, the weights are pushed off, and L-BFGS has to come back to
-where it was, twice. At a kink, which keeps its gradient, Rprop's step sizes must be small for many
-steps.
+where it was, three times. At a kink, which keeps its gradient, Rprop's step sizes must be small
+for many steps.
 """
 
 import functools
@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from optax_rprop import _lbfgs
 from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
 from optax_rprop._dtypes import widen
+from optax_rprop._rprop_lbfgs import ROUNDING
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
-_PUSH, _AGREE, _RETURNS = 30, 0.3, 2
+_PUSH, _AGREE, _RETURNS = 30, 0.3, 3
 _NEAR_IN_ROUNDING = 0.1  # which keeps the steps of L-BFGS longer than NEAR
 _FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
@@ -67,7 +68,7 @@ def follow(
     distance, flatness = distance_left(rprop, tolerances)
     largest, slope = largest_step(rprop.rprop, quiet), largest_slope(rprop)
     eps = float(jnp.finfo(distance.dtype).eps)
-    is_small = (slope > 0) & (slope <= 2**12 * eps)  # the first gradient was scaled to 1
+    is_small = (slope > 0) & (slope <= ROUNDING * eps)  # the first gradient was scaled to 1
 
     # Step sizes that an edge made small must grow. Steps of L-BFGS in between do not count.
     least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
@@ -79,7 +80,11 @@ def follow(
     near_steps = old.near_steps + jnp.where(is_base, 1, 0)
     near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
     stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
-    arrives = is_base & lbfgs_works & (distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR))
+    # Where the next step is lost in rounding, no matter how long the last one was.
+    ahead = jax.tree.map(lambda x, move: x + move.astype(x.dtype), y, rprop.move)
+    is_lost = is_small & ~rprop.is_capped & (_distance(y, ahead, tolerances, rprop.cap) == 0)
+    is_short = distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR)
+    arrives = is_base & lbfgs_works & (is_short | is_lost)
     away = _distance(y, old.arrival, tolerances, rprop.cap)
     comes_back = arrives & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))

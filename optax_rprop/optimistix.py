@@ -36,10 +36,11 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     L-BFGS are within 1/100 of it in every weight, no pair has so little curvature that the minimum
     may be farther away, and the gradient fell tenfold at once, or all this held at three points.
     Where the gradient is so small that rounding may hide a flat direction, it pushes the weights
-    by up to 30 tolerances, and must come back, twice. At kinks and in noise, where Rprop works, it
-    stops when all step sizes were within 1/65536 of their tolerances, or lost in the rounding of
-    their weights, for 50 steps. Where 100 steps gained nothing, it stops too: successfully if the
-    estimate is within the tolerance, else with `optimistix.RESULTS.stagnation`.
+    by up to 30 tolerances, and must come back, three times. At kinks and in noise, where Rprop
+    works, it stops when all step sizes were within 1/65536 of their tolerances, or lost in the
+    rounding of their weights, for 50 steps. Where 100 steps gained nothing, it stops too:
+    successfully if the estimate is within the tolerance, else with
+    `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where
     steps may run out, put the solver in `optimistix.BestSoFarMinimiser`. A start where `y0`,

@@ -59,6 +59,24 @@ def solve_quadratics(matrices, targets, starts, tolerance):
     return jax.vmap(one)(matrices, targets, starts)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-8)])
+def test_a_minimum_that_is_met_at_once(dtype, tolerance):
+    """The last step is a long one, and all that follow are lost in rounding."""
+    random = np.random.default_rng(0)
+    scales, target, start = random.uniform(1, 2, (100, 2)), *random.normal(size=(2, 100, 2))
+
+    def one(scale, target, start):
+        return solve(lambda y, args: jnp.sum((y / scale - target) ** 2), start, tolerance)
+
+    with jax.enable_x64(dtype == "float64"):
+        given = [jnp.asarray(x, dtype) for x in (scales, target, start)]
+        solutions = jax.jit(jax.vmap(one))(*given)
+        assert (solutions.result == RESULTS.successful).all()
+        assert solutions.stats["num_steps"].max() <= 60
+        error = abs(solutions.value - given[0] * given[1])
+        assert (error <= tolerance * (1 + abs(given[0] * given[1]))).all()
+
+
 def test_few_evaluations():
     """In float64: a condition of 1e4 in ten dimensions, half of them with quartics."""
     matrices, targets, starts = rotated(8, 10, 1e4, float)
@@ -127,7 +145,7 @@ def test_no_nan_of_its_own():
     with jax.enable_x64(False), jax.debug_nans(True):
         solver = RpropMinimiser(1e-3, 0.0, lower=0.0)
         solution = optimistix.minimise(fn, solver, jnp.array([2.0, 1.0]))
-    assert solution.state.progress.num_returns == 2
+    assert solution.state.progress.num_returns == 3
     np.testing.assert_allclose(solution.value, [targets.mean(), 0], rtol=1e-3)
 
 
