@@ -141,17 +141,16 @@ def test_a_nearly_flat_weight_holds_up_no_other(curvature):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "there", "away"), [("float32", 1e-5, 1e-4), ("float64", 1e-12, 1e-9)]
+    ("dtype", "there", "away"), [("float32", 1e-5, 1e-2), ("float64", 1e-12, 1e-9)]
 )
 def test_stays_at_a_minimum(dtype, there, away, x64):
     """Where its moves are lost in rounding, it gives up again and again, and must not go far."""
     random = np.random.default_rng(0)
-    curvatures = jnp.asarray(random.uniform(0.5, 2, (100, 2)), dtype)
-    minima = jnp.asarray(random.normal(size=(100, 2)), dtype)
-    start = jnp.asarray(random.normal(size=(100, 2)), dtype)
+    scales = jnp.asarray(random.uniform(1, 2, (100, 2)), dtype)
+    target, start = jnp.asarray(random.normal(size=(2, 100, 2)), dtype)
     optimizer = lbfgs.of_many(MAKE())
-    weights = lbfgs.path(optimizer, start, lambda x: curvatures * (x - minima), 200)[0]
-    error = np.max(abs(np.asarray(weights) - np.asarray(minima)), -1)
+    weights = lbfgs.path(optimizer, start, lambda x: 2 * (x / scales - target) / scales, 200)[0]
+    error = np.max(abs(np.asarray(weights) - np.asarray(scales * target)), -1)
     assert np.all(error.min(0) <= there)
     arrived = np.maximum.accumulate(error <= there, 0)
     assert np.max(error[arrived]) <= away
