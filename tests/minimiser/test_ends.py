@@ -27,36 +27,32 @@ def rotated(count, n, condition, dtype):
     return [jnp.asarray(x, dtype) for x in numbers]
 
 
-@pytest.mark.parametrize(
-    ("condition", "n", "tolerance"),
-    [
-        *((condition, n, 1e-3) for condition in (10, 100, 1e4, 1e6) for n in (2, 5, 20)),
-        (1e5, 2, 1e-5),
-    ],
-)
-def test_rotated_quadratics_in_float32(condition, n, tolerance):
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_rotated_quadratics_in_float32(n):
     """Each ends; up to a condition of 1e4 in success; none is off by more than the tolerance.
 
     Beyond, steps are lost in rounding far from the minimum.
     """
-    with jax.enable_x64(False):
-        matrices, targets, starts = rotated(200, n, condition, "float32")
-        solutions = solve_quadratics(matrices, targets, starts, tolerance)
-        success = np.asarray(solutions.result == RESULTS.successful)
-        ended = success | np.asarray(solutions.result == RESULTS.stagnation)
-        steps = solutions.stats["num_steps"]
-    assert ended.all(), steps
-    assert success.all() or (condition > 1e4 and success.mean() >= 0.75), steps
-    error = abs(np.asarray(solutions.value - targets))
-    assert (error <= tolerance * (1 + abs(np.asarray(targets))))[success].all(), error
 
-
-@jax.jit
-def solve_quadratics(matrices, targets, starts, tolerance):
-    def one(matrix, target, start):
+    @jax.jit
+    @jax.vmap
+    def solve_one(matrix, target, start, tolerance):
         return solve(lambda y, args: jnp.sum((matrix @ (y - target)) ** 2), start, tolerance)
 
-    return jax.vmap(one)(matrices, targets, starts)
+    cases = [(condition, 1e-3) for condition in (10, 100, 1e4, 1e6)] + [(1e5, 1e-5)] * (n == 2)
+    for condition, tolerance in cases:
+        with jax.enable_x64(False):
+            matrices, targets, starts = rotated(200, n, condition, "float32")
+            tolerances = jnp.full(200, tolerance, "float32")
+            solutions = solve_one(matrices, targets, starts, tolerances)
+            success = np.asarray(solutions.result == RESULTS.successful)
+            ended = success | np.asarray(solutions.result == RESULTS.stagnation)
+            steps = solutions.stats["num_steps"]
+        assert ended.all(), (condition, steps)
+        assert success.all() or (condition > 1e4 and success.mean() >= 0.75), (condition, steps)
+        error = abs(np.asarray(solutions.value - targets))
+        is_near = error <= tolerance * (1 + abs(np.asarray(targets)))
+        assert is_near[success].all(), (condition, error)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-8)])

@@ -57,14 +57,6 @@ def test_in_a_box():
     np.testing.assert_array_equal(value[outside], nearest[outside])
 
 
-def test_steps_that_run_out_are_an_error():
-    def fn(y, args):
-        return (y - 1) ** 2
-
-    with pytest.raises(Exception, match="maximum number of steps"):
-        optimistix.minimise(fn, RpropMinimiser(1e-6, 1e-6), jnp.array(0.0), max_steps=3)
-
-
 def test_the_edge_of_the_domain_as_a_bound():
     def fn(y, args):
         return jnp.where(y[0] > 1, jnp.nan, (y[1] - 5) ** 2 - y[0])
@@ -161,34 +153,21 @@ def test_forward_mode():
     forward = {"autodiff_mode": "fwd"}
     solution = optimistix.minimise(loss, solver, start, options=forward, max_steps=1000)
     np.testing.assert_allclose(solution.value, 8.0, atol=1e-5)
-    with pytest.raises(ValueError, match=r"[Rr]everse-mode"):
-        optimistix.minimise(loss, solver, start, max_steps=1000)
 
 
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda y, args: jnp.sum((y - args * np.float32(1 + 1e-7)) ** 4),
-        lambda y, args: jnp.sum(jnp.where(y > args, y - args, args - y)),
-    ],
-    ids=["flat", "never without a slope"],
-)
-def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes(fn):
+def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes():
     """Near 1e4, float32 numbers are 1e-3 apart; beside them a small weight is as accurate."""
     target = np.append(np.linspace(1e4, 2e4, 20), 1e-3).astype("float32")
+
+    @jax.jit
+    def solve_one(is_flat):
+        def fn(y, args):
+            flat = (y - target * np.float32(1 + 1e-7)) ** 4
+            kink = jnp.where(y > target, y - target, target - y)  # never without a slope
+            return jnp.sum(jnp.where(is_flat, flat, kink))
+
+        return solve(fn, np.full(21, 1.0, "float32"), 1e-9)
+
     with jax.enable_x64(False):
-        solution = solve(lambda y, args: fn(y, target), np.full(21, 1.0, "float32"), 1e-9)
-        np.testing.assert_allclose(solution.value, target, rtol=1e-5)
-
-
-def test_float32_weights_under_x64():
-    """Beside them, fn may compute and return in float64."""
-    start = jnp.zeros(3, "float32")
-    target = jnp.array([1.0, -2.0, 3e3], "float64")
-
-    def fn(y, args):
-        return jnp.sum((y.astype("float64") - target) ** 2)
-
-    solution = optimistix.minimise(fn, RpropMinimiser(1e-5, 1e-5), start, max_steps=2000)
-    assert solution.value.dtype == "float32"
-    np.testing.assert_allclose(solution.value, target, rtol=2e-5)
+        for is_flat in (True, False):
+            np.testing.assert_allclose(solve_one(is_flat).value, target, rtol=1e-5)
