@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 import pytest
-from jax.flatten_util import ravel_pytree
 from optimistix import RESULTS
 
 from optax_rprop.optimistix import RpropMinimiser
@@ -150,18 +149,6 @@ def test_two_weights(dtype):
             accuracy = {"rtol": problem.rtol, "atol": problem.atol}
             np.testing.assert_allclose(solution.value, problem.value, **accuracy, err_msg=name)
         assert problem.also(solution), name
-
-
-def test_trees():
-    """Also a problem of Optimistix's tests."""
-    start = ({"a": jnp.full((2, 3, 3), 0.05)}, jnp.full(2, 0.05))
-    root = np.random.default_rng(17).normal(size=(20, 20))
-
-    def bowl(tree, args):
-        return jnp.sum((root @ ravel_pytree(tree)[0]) ** 2)
-
-    solution = optimistix.minimise(bowl, RpropMinimiser(1e-8, 1e-8), start, max_steps=2000)
-    np.testing.assert_allclose(bowl(solution.value, None), 0.0, atol=1e-12)
 
 
 # Hock & Schittkowski 1981: function, start, lower, upper, minimum and where it is. At the minimum
