@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
 from helpers import reference, reference_lbfgs, reference_momentum, streams
@@ -45,50 +44,26 @@ def options_of(make):
 
 PLAIN = [streams.make(name) for name in streams.OPTIMIZERS]
 BOX = {"lower": -2.015, "upper": 2.015}
-BOUNDED = [
-    with_options("irprop_minus_in_a_box", optax_rprop.irprop_minus, **BOX),
-    with_options("irprop_plus_in_a_box", optax_rprop.irprop_plus, undo_nonfinite=True, **BOX),
-]
-NARROW = with_options("bfloat16_steps", optax_rprop.irprop_minus, step_dtype="bfloat16")
+UNDOING = {"undo_nonfinite": True, **BOX}
+# What a rule can be given: it reads the loss, the parameters and whether they are finite.
+IN_A_BOX = with_options("irprop_plus_in_a_box", optax_rprop.irprop_plus, **UNDOING)
+ALL_OPTIONS = with_options(
+    "irprop_plus_with_all_options", optax_rprop.irprop_plus, step_dtype="bfloat16", **UNDOING
+)
+# It takes the loss, but does without.
+UNDOING_IN_A_BOX = with_options("rprop_plus_in_a_box", optax_rprop.rprop_plus, **UNDOING)
 MOMENTUM = optax_rprop.rprop_momentum
-LBFGS = [
-    optax_rprop.rprop_lbfgs,
-    with_options("rprop_lbfgs_in_a_box", optax_rprop.rprop_lbfgs, **BOX),
-]
-OPTIMIZERS = [
-    *PLAIN,
-    *BOUNDED,
-    with_options("rprop_plus_undoing_nan", optax_rprop.rprop_plus, undo_nonfinite=True),
-    NARROW,
-    MOMENTUM,
-]
+LBFGS_IN_A_BOX = with_options("rprop_lbfgs_in_a_box", optax_rprop.rprop_lbfgs, **BOX)
 
 
-def parametrize(optimizers):
+def parametrize(*optimizers):
     return pytest.mark.parametrize("make", optimizers, ids=lambda make: make.__name__)
 
 
-def every_optimizer_but(*others):
-    return parametrize([make for make in OPTIMIZERS if make not in others])
-
-
-def every_kind_but(*others):
-    return parametrize([make for make in KINDS if make not in others])
-
-
-NEED_LOSS = [make for make in OPTIMIZERS if rule_of(make) == "irprop_plus"]
-# What follows the loss: rprop_plus takes it where it may undo what is not finite.
-UNDOING = [make for make in OPTIMIZERS if make.__name__ == "rprop_plus_undoing_nan"]
-TAKE_LOSS = [*NEED_LOSS, *UNDOING, *LBFGS]
-# One of each kind that a wrapper or a loop can tell apart: by whether it needs or takes the loss,
-# whether it reads the parameters, and the state's type. Rules differ in the step of a leaf alone.
-KINDS = [*(make for make in OPTIMIZERS if make not in (*PLAIN[2:], BOUNDED[1])), *LBFGS]
-every_optimizer = parametrize(OPTIMIZERS)
-every_plain_optimizer = parametrize(PLAIN)
-# In a box, L-BFGS takes, reads and keeps all that it does without, and more.
-every_kind = every_kind_but(LBFGS[0])
-every_plain_kind = parametrize(PLAIN[:2])
-every_kind_with_numbers = every_kind_but(*LBFGS)
+# One without an option and one with all, which meets what each alone would meet; and one of each
+# other state. Rules differ in the step of a leaf alone.
+KINDS = [PLAIN[0], ALL_OPTIONS, MOMENTUM, LBFGS_IN_A_BOX]
+every_kind = parametrize(*KINDS)
 
 STEPS = 30
 VALUES = np.linspace(-2, 2, 5, dtype=np.float32)
@@ -106,29 +81,6 @@ def tree(rows):
     return {"bias": jnp.asarray(rows[..., 0]), "weight": jnp.asarray(weight)}
 
 
-def on_two_devices():
-    """Shardings for such a tree: the weight split by rows, the bias whole on both."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
-    return {
-        "bias": NamedSharding(mesh, PartitionSpec()),
-        "weight": NamedSharding(mesh, PartitionSpec("rows")),
-    }
-
-
-def of_weight_alone(optimizer):
-    """Two ways to leave the bias as it is."""
-    groups = {"moved": optimizer, "frozen": optax.set_to_zero()}
-    return (
-        optax.masked(optimizer, {"bias": False, "weight": True}),
-        # optax.partition, by the name that it has had in all versions.
-        optax.multi_transform(groups, {"bias": "frozen", "weight": "moved"}),
-    )
-
-
-def on_even_steps(step):
-    return step % 2 == 0
-
-
 def flat(tree):
     """The numbers in a tree, in order."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
@@ -138,6 +90,14 @@ def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
     """The parameters and the state after a compiled scan over gradients and losses."""
     params = tree(VALUES) if params is None else params
     gradients = tree(gradients) if isinstance(gradients, np.ndarray) else gradients
+    given = (gradients,) if losses is None else (gradients, jnp.asarray(losses, float))
+    state = optimizer.init(params) if state is None else state
+    return scan(optimizer)((params, state), given)
+
+
+@functools.lru_cache(maxsize=4)
+def scan(optimizer):
+    """One program for all runs of an optimizer that are as long."""
 
     def step(carry, given):
         params, state = carry
@@ -146,47 +106,7 @@ def run(optimizer, params=None, gradients=GRADIENTS, losses=LOSSES, state=None):
         updates, state = optimizer.update(gradient, state, params, **extra_args)
         return (optax.apply_updates(params, updates), state), None
 
-    given = (gradients,) if losses is None else (gradients, jnp.asarray(losses, float))
-    state = optimizer.init(params) if state is None else state
-    return jax.jit(lambda *start: jax.lax.scan(step, start, given)[0])(params, state)
-
-
-@functools.cache
-def plain_run(make, until=STEPS):
-    """The parameters and the state after the first steps, in no wrapper."""
-    return run(make(), gradients=GRADIENTS[:until], losses=LOSSES[:until])
-
-
-@functools.cache
-def changed_run(make, number, late):
-    """Those of all steps, where after ten steps one number is another."""
-    params, state = plain_run(make, 10)
-    return run(make(**{number: late}), params, GRADIENTS[10:], LOSSES[10:], state)
-
-
-def linear_loss(params, row):
-    """A loss with a given gradient."""
-    return params.bias * row["bias"] + jnp.sum(params.weight * row["weight"])
-
-
-def run_nnx(optimizer):
-    """The parameters and the state of a Flax module and its nnx.Optimizer, after all gradients."""
-    nnx = pytest.importorskip("flax.nnx")
-
-    class Model(nnx.Module):
-        def __init__(self):
-            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
-
-    @nnx.jit
-    def step(model, optimizer, row, loss):
-        gradients = nnx.grad(linear_loss)(model, row)
-        optimizer.update(model, gradients, value=loss)
-
-    model = Model()
-    optimizer = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
-    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
-        step(model, optimizer, tree(row), loss)
-    return nnx.state(model, nnx.Param), optimizer.opt_state
+    return jax.jit(lambda start, given: jax.lax.scan(step, start, given)[0])
 
 
 def trace_of(make, values, gradients, losses=LOSSES, **given):

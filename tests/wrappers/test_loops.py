@@ -3,59 +3,74 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import optax_rprop
+from helpers import streams
 from helpers.conformance import (
+    ALL_OPTIONS,
     FINITE,
     GRADIENTS,
     LOSSES,
-    NEED_LOSS,
+    MOMENTUM,
+    UNDOING_IN_A_BOX,
     VALUES,
     assert_follows_papers,
     every_kind,
-    every_kind_but,
-    every_plain_optimizer,
-    linear_loss,
-    rule_of,
-    run_nnx,
+    parametrize,
     tree,
 )
 
 ROWS = list(zip(GRADIENTS, LOSSES, strict=True))
 
 
-def step_of(optimizer):
+@every_kind
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+def test_python_loop(make, jitted):
+    """Inside jit, with donated arguments: the state shares no memory with the parameters, and its
+    memory is used again."""
+    optimizer = make()
+
     def step(params, state, gradient, loss):
         updates, state = optimizer.update(gradient, state, params, value=loss)
-        return optax.apply_updates(params, updates), state
+        return jax.tree.map(jnp.add, params, updates), state
 
-    return step
-
-
-@every_kind
-@pytest.mark.parametrize("transform", [lambda step: step, jax.jit], ids=["eager", "jit"])
-def test_python_loop(make, transform):
-    optimizer = make()
+    step = jax.jit(step, donate_argnums=(0, 1)) if jitted else step
     params = tree(VALUES)
     state = optimizer.init(params)
-    step = transform(step_of(optimizer))
     for row, loss in ROWS:
-        params, state = step(params, state, tree(row), loss)
+        given = params, state
+        params, state = step(*given, tree(row), loss)
+        assert all(leaf.is_deleted() == jitted for leaf in jax.tree.leaves(given))
     assert_follows_papers(make, params, state)
+
+
+def linear_loss(params, row):
+    """A loss with a given gradient."""
+    return params.bias * row["bias"] + jnp.sum(params.weight * row["weight"])
 
 
 @every_kind
 def test_flax_nnx_optimizer(make):
-    assert_follows_papers(make, *run_nnx(make()))
+    nnx = pytest.importorskip("flax.nnx")
 
+    class Model(nnx.Module):
+        def __init__(self):
+            self.bias, self.weight = (nnx.Param(leaf) for leaf in tree(VALUES).values())
 
-def test_converged_reads_an_nnx_optimizer():
-    """The leaves of its state are no arrays."""
-    _, opt_state = run_nnx(optax_rprop.rprop_momentum())
-    assert optax_rprop.converged(opt_state, 1e9)
-    assert not optax_rprop.converged(opt_state, 1e-9)
+    @nnx.jit
+    def step(model, optimizer, row, loss):
+        gradients = nnx.grad(linear_loss)(model, row)
+        optimizer.update(model, gradients, value=loss)
+
+    model = Model()
+    optimizer = nnx.Optimizer(model, make(), wrt=nnx.Param)
+    for row, loss in ROWS:
+        step(model, optimizer, tree(row), loss)
+    assert_follows_papers(make, nnx.state(model, nnx.Param), optimizer.opt_state)
+    if make is MOMENTUM:  # the leaves of whose state are no arrays here
+        assert optax_rprop.converged(optimizer.opt_state, 1e9)
+        assert not optax_rprop.converged(optimizer.opt_state, 1e-9)
 
 
 def test_a_bound_for_one_weight_of_an_nnx_network():
@@ -69,29 +84,22 @@ def test_a_bound_for_one_weight_of_an_nnx_network():
     assert (network.layers[0].kernel[...] == before - 0.5).all()
 
 
-def train_state(make):
-    module = pytest.importorskip("flax.training.train_state")
-    return module.TrainState.create(apply_fn=None, params=tree(VALUES), tx=make())
-
-
-@every_kind_but(*NEED_LOSS)
+@parametrize(UNDOING_IN_A_BOX)
 def test_flax_train_state(make):
-    state = train_state(make)
+    """`apply_gradients` keeps the loss to itself, which is said where it is needed."""
+    module = pytest.importorskip("flax.training.train_state")
+    state = module.TrainState.create(apply_fn=None, params=tree(VALUES), tx=make())
     step = jax.jit(lambda state, gradients: state.apply_gradients(grads=gradients))
     for row in GRADIENTS:
         state = step(state, tree(row))
     # No loss is as one that is always finite.
     assert_follows_papers(make, state.params, state.opt_state, losses=0 * FINITE[:, 0])
-
-
-def test_flax_train_state_with_irprop_plus():
-    """`apply_gradients` keeps the loss to itself, which is said."""
-    state = train_state(optax_rprop.irprop_plus)
+    state = state.replace(tx=optax_rprop.irprop_plus())
     with pytest.raises(ValueError, match=r"update\(gradients, state, params, value=loss\)"):
-        state.apply_gradients(grads=state.params)
+        state.replace(opt_state=state.tx.init(state.params)).apply_gradients(grads=state.params)
 
 
-@every_kind
+@parametrize(ALL_OPTIONS, MOMENTUM)
 def test_equinox_filter_jit(make):
     eqx = pytest.importorskip("equinox")
 
@@ -117,13 +125,13 @@ def test_equinox_filter_jit(make):
 
 
 @pytest.mark.usefixtures("x64")
-@every_plain_optimizer
-@pytest.mark.parametrize("target", [np.array([1.0]), np.array([1.0, -0.3, 1.5])])
-def test_optimistix_minimiser(make, target):
+@pytest.mark.parametrize("rule", streams.OPTIMIZERS)
+def test_optimistix_minimiser(rule):
     """It ends a run on a small update: the zero of an irprop rule where every weight reversed."""
     optimistix = pytest.importorskip("optimistix")
-    tolerance = 1e-6
-    solver = optimistix.OptaxMinimiser(make(0.1, min_step_size=0.0), rtol=0.0, atol=tolerance)
+    tolerance, target = 1e-6, np.array([1.0, -0.3, 1.5])
+    optimizer = streams.make(rule)(0.1, min_step_size=0.0)
+    solver = optimistix.OptaxMinimiser(optimizer, rtol=0.0, atol=tolerance)
     solution = optimistix.minimise(
         lambda params, target: jnp.sum((params - target) ** 2), solver, 0 * target, target
     )
@@ -131,4 +139,4 @@ def test_optimistix_minimiser(make, target):
     # A step size falls below the tolerance by halving at a reversal, and the minimum lies inside
     # the step before it, which was less than twice the tolerance.
     near = np.max(np.abs(solution.value - target)) < 2 * tolerance
-    assert near == (rule_of(make) not in ("irprop_minus", "irprop_plus"))
+    assert near == (rule not in ("irprop_minus", "irprop_plus"))

@@ -13,30 +13,27 @@ import pytest
 from optax import contrib
 
 import optax_rprop
+from helpers import streams
 from helpers.conformance import (
-    BOUNDED,
+    ALL_OPTIONS,
     FINITE,
     GRADIENTS,
-    LBFGS,
+    KINDS,
+    LBFGS_IN_A_BOX,
     LOSSES,
-    NARROW,
-    NEED_LOSS,
+    MOMENTUM,
+    PLAIN,
     STEPS,
-    TAKE_LOSS,
-    UNDOING,
+    UNDOING_IN_A_BOX,
     VALUES,
     assert_follows_papers,
     assert_same_trees,
-    changed_run,
     every_kind,
-    every_kind_but,
-    every_kind_with_numbers,
     flat,
     has_lbfgs,
-    of_weight_alone,
-    on_even_steps,
-    plain_run,
+    parametrize,
     run,
+    trace_of,
     tree,
 )
 
@@ -52,12 +49,15 @@ class Row(NamedTuple):
     losses: np.ndarray = LOSSES
     sees: np.ndarray = GRADIENTS
     sees_losses: np.ndarray = LOSSES
-    numbers: dict = {}  # noqa: RUF012
 
 
 def inject(make, **numbers):
     static = "memory_size" if has_lbfgs(make) else ()
     return optax.inject_hyperparams(make, static)(**numbers)
+
+
+def on_even_steps(step):
+    return step % 2 == 0
 
 
 def on_even_steps_alone(make):
@@ -66,38 +66,35 @@ def on_even_steps_alone(make):
     return optax.chain(optax.conditionally_transform(make(), on_even_steps), mask)
 
 
-INJECTED = {"learning_rate": 0.1, "eta_minus": 0.3, "max_step_size": 0.2}
+# Of a schedule on learning_rate, the first step size alone counts.
 DECAY = optax.exponential_decay(0.01, 1, 0.1)
-# A NaN never leaves the sum of a pair of micro-batches; the second one's call gets the mean loss.
-HALVES = np.repeat(FINITE, 2, axis=0) * np.tile([[0.5], [1.5]], (STEPS, 1)).astype("f")
-IGNORED_THEN_MEAN = np.stack([LOSSES[::-1], LOSSES], axis=1).ravel()
+INJECTED = {"learning_rate": DECAY, "eta_minus": 0.3, "max_step_size": 0.2}
+SEEN = INJECTED | {"learning_rate": 0.01}
+# Pairs of micro-batches, of which the second one's call gets the mean loss; and what README says
+# to do about a NaN between them: that micro-batch has never been.
+THIRDS = np.repeat(FINITE, 3, axis=0) * np.float32(np.tile([[0.5], [np.nan], [1.5]], (STEPS, 1)))
+IGNORED_THEN_MEAN = np.stack([LOSSES[::-1], LOSSES[::-1], LOSSES], axis=1).ravel()
 CLIPPED = FINITE / np.maximum(1, np.linalg.norm(FINITE, axis=1, keepdims=True))
 NO_NAN = np.isfinite(GRADIENTS).all(axis=1)
 ROWS = {
-    # Clipping keeps the signs, but one NaN makes the norm NaN, and all gradients.
-    "clip_by_global_norm": Row(
-        lambda make: optax.chain(optax.clip_by_global_norm(1.0), make()), FINITE, sees=CLIPPED
-    ),
+    # Clipping keeps the signs, but one NaN makes the norm NaN, and all gradients. The factor of
+    # reduce_on_plateau is 1 for as long as it is patient.
     "named_chain": Row(
-        lambda make: optax.named_chain(("clip", optax.clip(0.1)), ("rprop", make())),
-        sees=np.clip(GRADIENTS, -0.1, 0.1),
+        lambda make: optax.named_chain(
+            ("clip", optax.clip_by_global_norm(1.0)),
+            ("rprop", make()),
+            ("plateau", contrib.reduce_on_plateau(patience=STEPS + 1)),
+        ),
+        FINITE,
+        sees=CLIPPED,
     ),
-    "inject_hyperparams": Row(inject),
-    "inject_hyperparams, other numbers": Row(
-        lambda make: inject(make, **INJECTED), numbers=INJECTED
-    ),
-    # The first step size alone; injected, a schedule cannot be told from a number.
-    "schedule on learning_rate": Row(
-        lambda make: inject(make, learning_rate=DECAY), numbers={"learning_rate": 0.01}
+    "inject_hyperparams": Row(
+        lambda make: inject(make, **({} if has_lbfgs(make) else INJECTED)),
     ),
     "MultiSteps": Row(
-        lambda make: optax.MultiSteps(make(), 2), HALVES, IGNORED_THEN_MEAN, sees=FINITE
-    ),
-    # What README says to do about a NaN: that micro-batch has never been.
-    "MultiSteps, skip_not_finite": Row(
-        lambda make: optax.MultiSteps(make(), 1, should_skip_update_fn=optax.skip_not_finite),
-        sees=GRADIENTS[NO_NAN],
-        sees_losses=LOSSES[NO_NAN],
+        lambda make: optax.MultiSteps(make(), 2, should_skip_update_fn=optax.skip_not_finite),
+        *(THIRDS, IGNORED_THEN_MEAN),
+        sees=FINITE,
     ),
     "apply_if_finite": Row(
         lambda make: optax.apply_if_finite(make(), 3),
@@ -108,91 +105,114 @@ ROWS = {
     "conditionally_transform": Row(
         on_even_steps_alone, sees=GRADIENTS[::2], sees_losses=LOSSES[::2]
     ),
-    # Its factor is 1 for as long as it is patient.
-    "reduce_on_plateau": Row(
-        lambda make: optax.chain(make(), contrib.reduce_on_plateau(patience=STEPS + 1))
-    ),
 }
 
 
-@every_kind
-@pytest.mark.parametrize("name", ROWS)
-def test_wrapper(make, name):
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *((name, make) for name in ROWS for make in (ALL_OPTIONS, MOMENTUM)),
+        # Its step is another where numbers are no constants.
+        ("inject_hyperparams", PLAIN[0]),
+        # It has no numbers, and one leaf or a step that is left out is nothing of its own.
+        *((name, LBFGS_IN_A_BOX) for name in list(ROWS)[:3]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else given.__name__,
+)
+def test_wrapper(name, make):
     row = ROWS[name]
-    if row.numbers and has_lbfgs(make):
-        pytest.skip("it has none of these numbers")
     with loose_types():
         ran = run(row.wrap(make), gradients=row.gradients, losses=row.losses)
-    assert_follows_papers(make, *ran, row.sees, row.sees_losses, **row.numbers)
+    numbers = SEEN if name == "inject_hyperparams" and not has_lbfgs(make) else {}
+    assert_follows_papers(make, *ran, row.sees, row.sees_losses, **numbers)
 
 
 def default_of(make, name):
     return inspect.signature(make).parameters[name].default
 
 
-@every_kind_with_numbers
-@pytest.mark.parametrize(("name", "late"), [("eta_plus", 2.0), ("max_step_size", 0.011)])
-def test_schedule(make, name, late):
-    """From the step on at which a schedule changes, it is the optimizer with the new value."""
-    early = {"eta_plus": default_of(make, "eta_plus"), "max_step_size": 50.0}[name]
-    schedule = {name: lambda step: jnp.where(step < 10, early, late)}
-    params, state = run(inject(make, **schedule))
-    expected, expected_state = changed_run(make, name, late)
+LATE = {"eta_plus": 2.0, "max_step_size": 0.011}
+
+
+@parametrize(*KINDS[:3])
+def test_numbers_that_change(make):
+    """By a schedule, or in the state, whose names are found and hide none of a wrapper's: from
+    that step on, it is the optimizer with the new numbers."""
+    # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
+    get, set_in = optax.tree_utils.tree_get, optax.tree_utils.tree_set
+    first, second = ((GRADIENTS[half], LOSSES[half]) for half in (slice(15), slice(15, None)))
+    plain, injected = make(), inject(make)
+    halfway = run(plain, None, *first)
+    expected, expected_state = run(make(**LATE), halfway[0], *second, halfway[1])
+    unchanged, _ = run(plain, halfway[0], *second, halfway[1])
+    assert np.any(flat(expected) != flat(unchanged))
+
+    def schedule(name):
+        return lambda step: jnp.where(step < 15, default_of(make, name), LATE[name])
+
+    params, state = run(inject(make, **{name: schedule(name) for name in LATE}))
     assert_same_trees(params, expected, make)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(expected_state))
-    assert np.any(flat(params) != flat(plain_run(make)[0]))
+
+    params, state = run(injected, None, *first)
+    packed = optax_rprop.ScaleByRpropState(get(state, "packed"))
+    for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
+        assert_same_trees(read(packed), read(state))
+    assert get(state, "eta_plus") == np.float32(default_of(make, "eta_plus"))
+    if make is ALL_OPTIONS:
+        assert get(state, "prev_value") == LOSSES[14]
+    late = {name: jnp.float32(number) for name, number in LATE.items()}
+    params, state = run(injected, params, *second, set_in(state, **late))
+    assert_same_trees(params, expected, make)
 
 
-@every_kind
-def test_part_of_the_tree(make):
-    for optimizer in of_weight_alone(make()):
-        params, state = run(optimizer)
-        assert_follows_papers(make, params["weight"], state, GRADIENTS[:, 1:], values=VALUES[1:])
-
-
-@every_kind_with_numbers
-def test_partition(make):
-    rates = {"slow": 0.001, "fast": 0.1}
-    groups = {name: make(rate) for name, rate in rates.items()}
+@pytest.mark.parametrize("makes", [(ALL_OPTIONS, ALL_OPTIONS), (MOMENTUM, LBFGS_IN_A_BOX)])
+def test_partition(makes):
+    """Each group follows the papers by itself, with a mask in place of the other."""
+    rates = {"learning_rate": 0.001}, {} if has_lbfgs(makes[1]) else {"learning_rate": 0.1}
+    slow, fast = (make(**given) for make, given in zip(makes, rates, strict=True))
+    groups = {"slow": slow, "fast": fast}
+    # optax.partition, by the name that it has had in all versions.
     params, state = run(optax.multi_transform(groups, {"bias": "slow", "weight": "fast"}))
-    for group, leaf, columns in (("slow", "bias", slice(1)), ("fast", "weight", slice(1, None))):
-        given = params[leaf], state.inner_states[group], GRADIENTS[:, columns]
-        assert_follows_papers(make, *given, values=VALUES[columns], learning_rate=rates[group])
+    leaves = ("bias", "slow", slice(1)), ("weight", "fast", slice(1, None))
+    for make, given, (leaf, group, columns) in zip(makes, rates, leaves, strict=True):
+        own = params[leaf], state.inner_states[group], GRADIENTS[:, columns]
+        assert_follows_papers(make, *own, values=VALUES[columns], **given)
 
 
-@every_kind_but(*BOUNDED, *UNDOING, LBFGS[1])  # their parameters are the ones given, not z
+def assert_memory_follows_papers(make, state, gradients=GRADIENTS):
+    _, step_sizes, signs = (part[-1] for part in trace_of(make, VALUES, gradients))
+    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
+    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
+
+
+@parametrize(PLAIN[1])
 def test_schedule_free(make):
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
     assert_follows_papers(make, state.z, state)
 
 
-def assert_same_memory(state, plain, make=optax_rprop.rprop):
-    for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
-        assert_same_trees(read(state), read(plain), make)
-
-
-# It multiplies updates that end at a bound or a point.
-@every_kind_but(*BOUNDED, *UNDOING, LBFGS[1])
+@parametrize(*PLAIN[:2])
 def test_mechanize(make):
     """It learns a factor for the updates, and leaves the step sizes alone."""
     wrapped = contrib.mechanize(make())
     takes_loss = isinstance(wrapped, optax.GradientTransformationExtraArgs)
-    if make in TAKE_LOSS and not takes_loss:
+    if make is PLAIN[1] and not takes_loss:
         pytest.skip("the mechanize of this older Optax keeps the loss to itself")
     with loose_types():
         _, state = run(wrapped, losses=LOSSES if takes_loss else None)
-    assert_same_memory(state, plain_run(make)[1], make)
+    assert_memory_follows_papers(make, state)
 
 
-@every_kind_but(*TAKE_LOSS, NARROW)  # plain, it would have complex parameters
+@parametrize(UNDOING_IN_A_BOX, MOMENTUM)
 def test_split_real_and_imaginary(make):
     """Its pairs of reals are what a complex parameter is here without it."""
     params = jnp.asarray(VALUES + 1j * VALUES[::-1])
     gradients = jnp.asarray(GRADIENTS + 1j * GRADIENTS[:, ::-1])
     with loose_types():
         split = run(contrib.split_real_and_imaginary(make()), params, gradients, losses=None)
-    plain = run(make(), params, gradients)
+    plain = run(make(), params, gradients, losses=None)
     assert_same_trees(split[0], plain[0], make)
     for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
         pair, both = read(split[1]), read(plain[1])
@@ -200,15 +220,15 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@every_kind_but(*TAKE_LOSS, *BOUNDED)  # lookahead moves the parameters itself
+@parametrize(PLAIN[0])
 def test_lookahead_and_sharpness_aware_minimization(make):
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
         _, ahead = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
         _, sharp = run(contrib.sam(make(), optax.sgd(0.1), sync_period=2), losses=None)
-    assert_same_memory(ahead, plain_run(make)[1])
+    assert_memory_follows_papers(make, ahead)
     # Every second gradient, the one at the disturbed point, is Rprop's.
-    assert_same_memory(sharp.opt_state, run(make(), gradients=GRADIENTS[1::2], losses=None)[1])
+    assert_memory_follows_papers(make, sharp.opt_state, GRADIENTS[1::2])
 
 
 @pytest.mark.parametrize(
@@ -228,25 +248,6 @@ def test_wrappers_that_keep_the_loss_to_themselves(wrap, params):
     gradient = jnp.ones_like(getattr(params, "fast", params))
     with loose_types(), pytest.raises((TypeError, ValueError), match="value"):
         in_a_chain.update(gradient, state, params, value=1.0)
-
-
-@every_kind_with_numbers
-def test_tree_get_and_set(make):
-    """The state's names are found, and hide none of those that a wrapper has; a hyperparameter
-    set in the state holds from the next step on."""
-    # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
-    get = optax.tree_utils.tree_get
-    optimizer = inject(make)
-    params, state = run(optimizer, gradients=GRADIENTS[:10], losses=LOSSES[:10])
-    packed = get(state, "packed")
-    assert_same_memory(optax_rprop.ScaleByRpropState(packed), state)
-    assert get(state, "eta_plus") == np.float32(default_of(make, "eta_plus"))
-    if make in NEED_LOSS:
-        assert get(state, "prev_value") == LOSSES[9]
-    state = optax.tree_utils.tree_set(state, eta_plus=jnp.float32(2.0))
-    params, state = run(optimizer, params, GRADIENTS[10:], LOSSES[10:], state)
-    assert_same_trees(params, changed_run(make, "eta_plus", 2.0)[0], make)
-    assert np.any(flat(params) != flat(plain_run(make)[0]))
 
 
 @every_kind

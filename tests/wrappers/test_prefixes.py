@@ -1,10 +1,10 @@
 """Where a wrapper changes the tree or the numbers, what is given for a weight reaches it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import optax_rprop
 from helpers import reference, streams
@@ -12,10 +12,7 @@ from helpers.conformance import (
     GRADIENTS,
     LOSSES,
     VALUES,
-    every_plain_kind,
     flat,
-    of_weight_alone,
-    on_two_devices,
     run,
     tree,
 )
@@ -31,14 +28,18 @@ PREFIXES = {name: tree(numbers) for name, numbers in NUMBERS.items()}
 OF_WEIGHT_ALONE = {name: {"weight": prefix["weight"]} for name, prefix in PREFIXES.items()}
 
 
-def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights=range(5)):
+def assert_each_follows_papers(params, state, weights=range(5)):
     """Each weight, its step size and sign are those of a run of its own, with its numbers."""
-    found = flat(params), flat(optax_rprop.step_sizes(state)), flat(optax_rprop.prev_signs(state))
+    found = (
+        flat(params)[-len(weights) :],
+        flat(optax_rprop.step_sizes(state)),
+        flat(optax_rprop.prev_signs(state)),
+    )
     traces = [
         reference.run(
-            make.__name__,
+            "irprop_plus",
             VALUES[[weight]],
-            gradients[:, [weight]],
+            GRADIENTS[:, [weight]],
             LOSSES,
             **{name: numbers[weight] for name, numbers in NUMBERS.items()},
         )
@@ -48,69 +49,33 @@ def assert_each_follows_papers(make, params, state, gradients=GRADIENTS, weights
         streams.assert_same_bits(got, np.concatenate([part[-1] for part in parts]))
 
 
-@every_plain_kind
 @pytest.mark.parametrize(
-    "wrap",
+    ("optimizer", "weights"),
     [
-        lambda make: optax.inject_hyperparams(make)(**PREFIXES),
-        lambda make: optax.flatten(make(**NUMBERS)),  # of one array of all weights
+        (optax.inject_hyperparams(optax_rprop.irprop_plus)(**PREFIXES), range(5)),
+        # Of one array of all weights.
+        (optax.flatten(optax_rprop.irprop_plus(**NUMBERS)), range(5)),
+        # Of the part that it hands on.
+        (
+            optax.masked(
+                optax_rprop.irprop_plus(**OF_WEIGHT_ALONE), {"bias": False, "weight": True}
+            ),
+            range(1, 5),
+        ),
     ],
-    ids=["inject_hyperparams", "flatten"],
+    ids=["inject_hyperparams", "flatten", "masked"],
 )
-def test_wrapper(make, wrap):
-    assert_each_follows_papers(make, *run(wrap(make)))
+def test_wrapper(optimizer, weights):
+    assert_each_follows_papers(*run(optimizer), weights)
 
 
-@every_plain_kind
-def test_part_of_the_tree(make):
-    """A wrapper that hands on part of the parameters takes a prefix of that part."""
-    for optimizer in of_weight_alone(make(**OF_WEIGHT_ALONE)):
-        params, state = run(optimizer)
-        assert_each_follows_papers(make, params["weight"], state, weights=range(1, 5))
-
-
-@every_plain_kind
-def test_sharded(make):
-    """The numbers sharded like their weights."""
-    split = on_two_devices()
+def test_sharded():
+    """The numbers sharded like their weights: the weight split by rows, the bias whole."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:2]), "rows")
+    specs = {"bias": PartitionSpec(), "weight": PartitionSpec("rows")}
+    split = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
     prefixes = {name: jax.device_put(prefix, split) for name, prefix in PREFIXES.items()}
-    params, state = run(make(**prefixes), params=jax.device_put(tree(VALUES), split))
+    optimizer = optax_rprop.irprop_plus(**prefixes)
+    params, state = run(optimizer, params=jax.device_put(tree(VALUES), split))
     assert optax_rprop.step_sizes(state)["weight"].sharding.is_equivalent_to(split["weight"], 2)
-    assert_each_follows_papers(make, params, state)
-
-
-@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
-def test_arrays_on_a_mesh_with_explicit_axes(kind):
-    """They take their weight's sharding, which is part of its type there."""
-    if not hasattr(jax, "set_mesh"):
-        pytest.skip("this JAX has no explicit axes")
-    explicit = (jax.sharding.AxisType.Explicit,) * 2
-    devices = np.array(jax.devices("cpu")[:8]).reshape(4, 2)
-    mesh = jax.sharding.Mesh(devices, ("rows", "columns"), axis_types=explicit)
-    numbers = {
-        "learning_rate": 0.1,
-        "eta_minus": 0.4,
-        "eta_plus": 1.3,
-        "min_step_size": 1e-3,
-        "max_step_size": 0.5,
-        "lower": -0.3,
-        "upper": 0.3,
-    }
-    arrays = {name: kind(np.full(4, number, np.float32)) for name, number in numbers.items()}
-    gradients = np.random.default_rng(0).standard_normal((5, 8, 4)).astype(np.float32)
-
-    def path(given, place):
-        params = place(np.zeros((8, 4), np.float32))
-        optimizer = optax_rprop.rprop_plus(**given, undo_nonfinite=True)
-        state = optimizer.init(params)
-        step = jax.jit(optimizer.update)
-        for gradient in gradients:
-            updates, state = step(place(gradient), state, params)
-            params = optax.apply_updates(params, updates)
-        return params
-
-    with jax.set_mesh(mesh):
-        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows", "columns"))
-        found = path(arrays, lambda array: jax.device_put(array, split))
-        assert found.sharding.is_equivalent_to(split, 2)
-    streams.assert_same_bits(found, path(numbers, jnp.asarray))
+    assert_each_follows_papers(params, state)

@@ -8,34 +8,38 @@ import pytest
 
 import optax_rprop
 from helpers.conformance import (
-    BOUNDED,
+    ALL_OPTIONS,
     GRADIENTS,
+    IN_A_BOX,
     LOSSES,
     MOMENTUM,
-    NARROW,
+    PLAIN,
     VALUES,
     assert_equals,
     assert_follows_papers,
-    every_optimizer,
-    every_optimizer_but,
     parametrize,
     run,
     trace_of,
     with_options,
 )
 
-every_complex_optimizer = every_optimizer_but(NARROW)  # step_dtype is for real parameters
 
-
-def complex_stream(dtype):
-    """Weights and gradients whose two parts have little to do with each other."""
-    values = (VALUES + 1j * VALUES[::-1]).astype(dtype)
-    return values, (GRADIENTS + 1j * GRADIENTS[::-1]).astype(dtype)
-
-
-def assert_is_two_reals(make, optimizer, dtype):
-    values, gradients = complex_stream(dtype)
-    params, state = run(optimizer, jnp.asarray(values), jnp.asarray(gradients))
+@pytest.mark.usefixtures("x64")
+@parametrize(IN_A_BOX, MOMENTUM)  # step_dtype is for real parameters
+@pytest.mark.parametrize(
+    ("dtype", "wrap"),
+    [
+        (np.complex64, lambda make: make),
+        (np.complex128, lambda make: make),
+        # It makes every hyperparameter complex, of which the real part counts.
+        (np.complex64, optax.inject_hyperparams),
+    ],
+    ids=["complex64", "complex128", "inject_hyperparams"],
+)
+def test_complex_is_two_reals(make, dtype, wrap):
+    """Which have little to do with each other."""
+    values, gradients = ((x + 1j * x[::-1]).astype(dtype) for x in (VALUES, GRADIENTS))
+    params, state = run(wrap(make)(), jnp.asarray(values), jnp.asarray(gradients))
     step_sizes, signs = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
     # Side by side, since a domain error in either part takes both back.
     values, gradients = (np.append(x.real, x.imag, axis=-1) for x in (values, gradients))
@@ -45,19 +49,6 @@ def assert_is_two_reals(make, optimizer, dtype):
     assert_equals(make, found, expected)
 
 
-@pytest.mark.usefixtures("x64")
-@every_complex_optimizer
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-def test_complex(make, dtype):
-    assert_is_two_reals(make, make(), dtype)
-
-
-@every_complex_optimizer
-def test_complex_with_inject_hyperparams(make):
-    """It makes every hyperparameter complex, of which the real part counts."""
-    assert_is_two_reals(make, optax.inject_hyperparams(make)(), np.complex64)
-
-
 def weak(shape):
     """An array whose type yields to any other, as that of a Python number does."""
     return jnp.broadcast_to(jnp.asarray(0.5), shape)
@@ -65,17 +56,16 @@ def weak(shape):
 
 TREES = {
     "scalar": jnp.float32(0.5),
-    "empty tree": {},
-    "None leaf": {"a": jnp.ones(2), "frozen": None, "z": jnp.ones(3)},
-    "zero-size array": {"a": jnp.zeros((0, 3)), "b": jnp.ones(2)},
-    "tuples": (jnp.ones(2), (jnp.ones(1), (), [jnp.ones((1, 1))])),
-    "weak types": {"a": weak(()), "b": weak((2, 2))},
+    "empty": {},
+    "nested": {
+        "frozen": None,
+        "nothing": jnp.zeros((0, 3)),
+        "tuples": (jnp.ones(1), (weak(()), (), [jnp.ones((1, 1))])),
+        "weak": weak((2, 1)),
+    },
 }
-every_tree = pytest.mark.parametrize("params", TREES.values(), ids=TREES)
-# A rule sees a leaf's numbers alone; with a loss, a box or another type, init and update see more.
 # Of momentum with a first step size of its own, since these trees are filled after `init`.
 GIVEN_MOMENTUM = with_options("momentum", MOMENTUM, learning_rate=0.01)
-seeing_more = parametrize([BOUNDED[1], NARROW, GIVEN_MOMENTUM])
 
 
 def filled(params, row):
@@ -89,50 +79,29 @@ def filled(params, row):
     return treedef.unflatten(filled)
 
 
-@seeing_more
-@every_tree
-def test_trees(make, params):
-    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
-    optimizer = make()
-    state = optimizer.init(params)
-    start = params = filled(params, VALUES)
-    for row, loss in zip(GRADIENTS, LOSSES, strict=True):
-        updates, state = optimizer.update(filled(start, row), state, params, value=loss)
-        params = optax.apply_updates(params, updates)
-    assert jax.tree.structure(params) == jax.tree.structure(start)
-    assert jax.tree.structure(optax_rprop.step_sizes(state)) == jax.tree.structure(start)
-    assert jax.tree.structure(optax_rprop.prev_signs(state)) == jax.tree.structure(start)
-    if weights:
-        columns = slice(weights)
-        assert_follows_papers(make, params, state, GRADIENTS[:, columns], values=VALUES[columns])
-
-
 def kind(state):
     leaves, treedef = jax.tree.flatten(state)
     return treedef, [(x.shape, x.dtype, x.weak_type, x.sharding) for x in leaves]
 
 
-@seeing_more
-@every_tree
-def test_state_is_a_fixed_point(make, params, caplog):
+@pytest.mark.parametrize("params", TREES.values(), ids=TREES)
+@parametrize(PLAIN[0], ALL_OPTIONS, GIVEN_MOMENTUM)
+def test_trees(make, params, caplog):
     """A step gives a state of the type that it took, and after the first, nothing is compiled."""
-    assert_fixed_point(make, params, caplog)
-
-
-@every_optimizer
-def test_state_is_a_fixed_point_for_every_rule(make, caplog):
-    assert_fixed_point(make, TREES["weak types"], caplog)
-
-
-def assert_fixed_point(make, params, caplog):
-    optimizer = make()
+    optimizer, weights = make(), sum(leaf.size for leaf in jax.tree.leaves(params))
     state = optimizer.init(params)
-    step = jax.jit(optimizer.update)
-    gradients = filled(params, VALUES)  # of no weak types, whatever the parameters
-    for given in (params, gradients):
-        _, after = step(given, state, params, value=1.0)
-        assert kind(after) == kind(state)
-    with jax.log_compiles():
-        for _ in range(3):
-            _, after = step(gradients, after, params, value=1.0)
+    step, before, start = jax.jit(optimizer.update), kind(state), filled(params, VALUES)
+    _, after = step(start, state, params, value=1.0)
+    assert kind(after) == before
+    params = start  # of no weak types
+    for count, (row, loss) in enumerate(zip(GRADIENTS, LOSSES, strict=True)):
+        with jax.log_compiles(count > 0):
+            updates, state = step(filled(start, row), state, params, value=loss)
+        assert kind(state) == before
+        params = optax.apply_updates(params, updates)
     assert not caplog.text
+    for tree in (params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)):
+        assert jax.tree.structure(tree) == jax.tree.structure(start)
+    if weights:
+        columns = slice(weights)
+        assert_follows_papers(make, params, state, GRADIENTS[:, columns], values=VALUES[columns])
