@@ -7,8 +7,6 @@ in another way, and then they are to be read anew.
 import os
 import re
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 import _accelerators as accelerators
@@ -41,28 +39,19 @@ CASES = [
     ("irprop_minus", "bfloat16", {}, 10),
     ("rprop_momentum", "float32", {}, 36),
     ("rprop_momentum", "float32", BOX, 36),
+    ("irprop_minus", "float32", {"undo_nonfinite": True}, 50),
 ]
 
 
 @pytest.mark.parametrize(("name", "dtype", "options", "bytes_a_weight"), CASES)
 def test_one_pass_and_no_memory(name, dtype, options, bytes_a_weight):
     optimizer = getattr(optax_rprop, name)(0.01, **options)
-    v5e = accelerators.one("v5e")
-    compiled = accelerators.compile_step(optimizer, SHAPE, v5e, dtype)
+    compiled = accelerators.compile_step(optimizer, SHAPE, accelerators.one("v5e"), dtype)
     figures = accelerators.figures(compiled, SHAPE)
-    assert (figures["fusions"], figures["copies"]) == (1, 0)
+    # Whether anything is NaN is asked first; the last point and the marks come on top.
+    assert (figures["fusions"], figures["copies"]) == (1 + ("undo_nonfinite" in options), 0)
     # A few scalars come on top.
     assert bytes_a_weight <= figures["bytes"] < bytes_a_weight + 0.01
-    assert figures["temporary"] < 0.01
-
-
-def test_domain_errors_take_another_pass():
-    """Whether anything is NaN is asked first; the last point and the marks come on top."""
-    optimizer = optax_rprop.irprop_minus(0.01, undo_nonfinite=True)
-    compiled = accelerators.compile_step(optimizer, SHAPE, accelerators.one("v5e"), "float32")
-    figures = accelerators.figures(compiled, SHAPE)
-    assert (figures["fusions"], figures["copies"]) == (2, 0)
-    assert 50 <= figures["bytes"] < 50.01
     assert figures["temporary"] < 0.01
 
 
@@ -115,11 +104,3 @@ def test_lbfgs_sums_over_256_chips_at_once():
     branches, entry = compiled.as_text().split("\nENTRY ")
     sent = [re.findall(accelerators.COLLECTIVE, part) for part in (branches, entry)]
     assert sent == [[" all-reduce("] * 4, [" all-reduce("] * 2]
-
-
-def test_a_collective_would_be_seen():
-    """What the test above looks for is what this compiler writes."""
-    sharding = accelerators.over_256_chips()
-    array = jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=sharding)
-    summed = jax.jit(jnp.sum).lower(array).compile().as_text()
-    assert re.search(accelerators.COLLECTIVE, summed)
