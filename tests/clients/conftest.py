@@ -30,6 +30,7 @@ def compare_losses(request, capsys):
     """Compares the losses that `fit` reaches, and prints a row of the page on other libraries.
 
     What the library's usual optimizer reaches is more than `margin` times larger than each.
+    They are returned.
     """
 
     def compare(fit, usual, margin=1):
@@ -38,5 +39,6 @@ def compare_losses(request, capsys):
         with capsys.disabled():
             print(f"\n| {request.node.nodeid} |", *(f"{loss:.5g} |" for loss in losses))
         assert margin * max(losses[:-1]) < losses[-1]
+        return losses
 
     return compare

@@ -30,14 +30,10 @@ def fit(flow, optimizer, steps=100):
     return losses[-1]
 
 
-def test_fit_sgd_reaches_what_em_reaches(flow):
-    best = fit(flow, "EM")
-    for optimizer in (optax_rprop.rprop(), optax_rprop.rprop_lbfgs()):
-        np.testing.assert_allclose(fit(flow, optimizer), best, rtol=1e-5)
-
-
 def test_losses(flow, compare_losses):
-    compare_losses(functools.partial(fit, flow), optax.adam(1e-3), margin=1.1)
+    """Expectation-maximisation reaches the same."""
+    losses = compare_losses(functools.partial(fit, flow), optax.adam(1e-3), margin=1.1)
+    np.testing.assert_allclose(losses[::2], fit(flow, "EM"), rtol=1e-5)
 
 
 def test_errors_name_what_it_does_not_pass(flow):

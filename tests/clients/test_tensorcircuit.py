@@ -1,8 +1,6 @@
 """TensorCircuit: the ground state of a chain of four spins, by `backend.optimizer`."""
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -44,18 +42,6 @@ def train(problem, optimizer, steps=60):
 def test_losses(problem, compare_losses):
     _, value_and_grad = problem
     compare_losses(lambda optimizer: value_and_grad(train(problem, optimizer))[0], optax.adam(1e-3))
-
-
-@pytest.mark.parametrize("make", [optax_rprop.rprop_momentum, optax_rprop.rprop_lbfgs])
-def test_bits_of_a_plain_loop(problem, make):
-    _, value_and_grad = problem
-    optimizer, angles = make(), START
-    opt_state = optimizer.init(angles)
-    for _ in range(60):
-        updates, opt_state = jax.jit(optimizer.update)(value_and_grad(angles)[1], opt_state)
-        angles = optax.apply_updates(angles, updates)
-    np.testing.assert_array_equal(train(problem, optimizer), angles)
-    assert value_and_grad(angles)[0] < value_and_grad(START)[0] - 0.3
 
 
 @pytest.mark.parametrize(
