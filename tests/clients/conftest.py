@@ -27,10 +27,9 @@ def default_promotion():
 
 @pytest.fixture
 def compare_losses(request, capsys):
-    """Compares the losses that `fit` reaches, and prints a row of the page on other libraries.
+    """Compares and returns losses that `fit` reaches; prints a row of the page on other libraries.
 
     What the library's usual optimizer reaches is more than `margin` times larger than each.
-    They are returned.
     """
 
     def compare(fit, usual, margin=1):

@@ -1,12 +1,12 @@
 """braintools: logistic regression on scikit-learn's iris data, two of its three species."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import optax_rprop
+from helpers import streams
 
 brainstate = pytest.importorskip("brainstate")
 braintools = pytest.importorskip("braintools")
@@ -46,16 +46,7 @@ def train(optimizer, pass_value=True):
 def test_loss_of_a_plain_loop():
     """With the loss, if it is passed to `step`; without, an error names the remedy."""
     optimizer = optax_rprop.irprop_plus()
-
-    @jax.jit
-    def step(params, opt_state):
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, opt_state = optimizer.update(gradient, opt_state, params, value=value)
-        return optax.apply_updates(params, updates), opt_state
-
-    params, opt_state = START, optimizer.init(START)
-    for _ in range(60):
-        params, opt_state = step(params, opt_state)
+    params, _ = streams.minimize(optimizer, loss, START, 60)
     np.testing.assert_allclose(loss(train(optimizer)), loss(params), rtol=1e-6)
     with pytest.raises(ValueError, match="value=None"):
         train(optimizer, pass_value=False)

@@ -44,9 +44,8 @@ def test_losses(data, compare_losses):
 def test_most_probable_weights(data):
     """Those of scikit-learn's logistic regression: its L2 penalty is the prior."""
     expected = linear_model.LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(*data)
-    makers = optax_rprop.rprop, optax_rprop.irprop_plus, optax_rprop.rprop_lbfgs
-    for optimizer in (make() for make in makers):
-        params, _ = fit(data, optimizer)
+    for make in (optax_rprop.rprop, optax_rprop.irprop_plus, optax_rprop.rprop_lbfgs):
+        params, _ = fit(data, make())
         np.testing.assert_allclose(params["weights_auto_loc"], expected.coef_[0], atol=1e-3)
         np.testing.assert_allclose(params["bias"], expected.intercept_[0], atol=1e-3)
     params, _ = fit(data, optax_rprop.rprop(upper={"weights_auto_loc": 0.0}))
