@@ -99,9 +99,8 @@ def test_types_side_by_side():
     def fn(y, args):
         return sum(jnp.sum(abs(x.astype(args.dtype) - args) ** 2) for x in jax.tree.leaves(y))
 
-    types = {"float32": 2, "float64": (2, 3), "complex128": 2}
-    start = {dtype: jnp.zeros(shape, dtype) for dtype, shape in types.items()}
-    start = ({"types": start, "none": None}, [jnp.zeros(0), jnp.zeros(())])
+    of_types = [jnp.zeros((2, 3), dtype) for dtype in ("float32", "float64", "complex128")]
+    start = ({"types": of_types, "none": None}, (jnp.zeros(0), jnp.zeros(())))
     target = jnp.array(3 + 2j)
     solution = optimistix.minimise(fn, RpropMinimiser(1e-6, 1e-6), start, target)
 

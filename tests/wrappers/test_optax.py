@@ -56,12 +56,12 @@ def inject(make, **numbers):
     return optax.inject_hyperparams(make, static)(**numbers)
 
 
-def on_even_steps(step):
-    return step % 2 == 0
-
-
 def on_even_steps_alone(make):
     """On the other steps it hands the gradient on; the mask behind it drops that."""
+
+    def on_even_steps(step):
+        return step % 2 == 0
+
     mask = optax.conditionally_mask(optax.identity(), on_even_steps)
     return optax.chain(optax.conditionally_transform(make(), on_even_steps), mask)
 
@@ -88,9 +88,7 @@ ROWS = {
         FINITE,
         sees=CLIPPED,
     ),
-    "inject_hyperparams": Row(
-        lambda make: inject(make, **({} if has_lbfgs(make) else INJECTED)),
-    ),
+    "inject_hyperparams": Row(lambda make: inject(make, **({} if has_lbfgs(make) else INJECTED))),
     "MultiSteps": Row(
         lambda make: optax.MultiSteps(make(), 2, should_skip_update_fn=optax.skip_not_finite),
         *(THIRDS, IGNORED_THEN_MEAN),
@@ -127,30 +125,25 @@ def test_wrapper(name, make):
     assert_follows_papers(make, *ran, row.sees, row.sees_losses, **numbers)
 
 
-def default_of(make, name):
-    return inspect.signature(make).parameters[name].default
-
-
-LATE = {"eta_plus": 2.0, "max_step_size": 0.011}
-
-
 @parametrize(*KINDS[:3])
 def test_numbers_that_change(make):
     """By a schedule, or in the state, whose names are found and hide none of a wrapper's: from
     that step on, it is the optimizer with the new numbers."""
     # optax.tree.get and optax.tree.set, by the names that they have had in all versions.
     get, set_in = optax.tree_utils.tree_get, optax.tree_utils.tree_set
+    late = {"eta_plus": 2.0, "max_step_size": 0.011}
+    early = {name: inspect.signature(make).parameters[name].default for name in late}
     first, second = ((GRADIENTS[half], LOSSES[half]) for half in (slice(15), slice(15, None)))
     plain, injected = make(), inject(make)
     halfway = run(plain, None, *first)
-    expected, expected_state = run(make(**LATE), halfway[0], *second, halfway[1])
+    expected, expected_state = run(make(**late), halfway[0], *second, halfway[1])
     unchanged, _ = run(plain, halfway[0], *second, halfway[1])
     assert np.any(flat(expected) != flat(unchanged))
 
     def schedule(name):
-        return lambda step: jnp.where(step < 15, default_of(make, name), LATE[name])
+        return lambda step: jnp.where(step < 15, early[name], late[name])
 
-    params, state = run(inject(make, **{name: schedule(name) for name in LATE}))
+    params, state = run(inject(make, **{name: schedule(name) for name in late}))
     assert_same_trees(params, expected, make)
     assert_same_trees(optax_rprop.step_sizes(state), optax_rprop.step_sizes(expected_state))
 
@@ -158,11 +151,11 @@ def test_numbers_that_change(make):
     packed = optax_rprop.ScaleByRpropState(get(state, "packed"))
     for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
         assert_same_trees(read(packed), read(state))
-    assert get(state, "eta_plus") == np.float32(default_of(make, "eta_plus"))
+    assert get(state, "eta_plus") == np.float32(early["eta_plus"])
     if make is ALL_OPTIONS:
         assert get(state, "prev_value") == LOSSES[14]
-    late = {name: jnp.float32(number) for name, number in LATE.items()}
-    params, state = run(injected, params, *second, set_in(state, **late))
+    state = set_in(state, **jax.tree.map(jnp.float32, late))
+    params, state = run(injected, params, *second, state)
     assert_same_trees(params, expected, make)
 
 
@@ -186,11 +179,10 @@ def assert_memory_follows_papers(make, state, gradients=GRADIENTS):
     streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
 
 
-@parametrize(PLAIN[1])
-def test_schedule_free(make):
+def test_schedule_free():
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
-    _, state = run(contrib.schedule_free(make(), learning_rate=0.01))
-    assert_follows_papers(make, state.z, state)
+    _, state = run(contrib.schedule_free(PLAIN[1](), learning_rate=0.01))
+    assert_follows_papers(PLAIN[1], state.z, state)
 
 
 @parametrize(*PLAIN[:2])
@@ -220,8 +212,8 @@ def test_split_real_and_imaginary(make):
         np.testing.assert_array_equal(pair.imaginary, both.imag)
 
 
-@parametrize(PLAIN[0])
-def test_lookahead_and_sharpness_aware_minimization(make):
+def test_lookahead_and_sharpness_aware_minimization():
+    make = PLAIN[0]
     params = optax.LookaheadParams.init_synced(tree(VALUES))
     with loose_types():
         _, ahead = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
