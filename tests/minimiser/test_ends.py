@@ -159,7 +159,7 @@ def test_a_tolerance_below_rounding_ends():
 
 @pytest.mark.parametrize(("n", "rows"), [(1, 10), (12, 24), (100, 100)])
 def test_memory_follows_the_number_of_weights(n, rows):
-    scalar = jax.ShapeDtypeStruct((), float)
-    init = functools.partial(RpropMinimiser(1e-3, 1e-3).init, None, args=None, options={})
-    state = init(jnp.zeros(n), f_struct=scalar, aux_struct=None, tags=frozenset())
+    given = {"args": None, "options": {}, "aux_struct": None, "tags": frozenset()}
+    init = functools.partial(RpropMinimiser(1e-3, 1e-3).init, None, **given)
+    state = jax.eval_shape(lambda y: init(y, f_struct=y[0]), jnp.zeros(n))
     assert state.rprop.sy.shape == (rows, rows)
