@@ -13,29 +13,6 @@ from helpers import streams
 from optax_rprop._converged import distance_left
 
 
-@pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
-def test_a_zero_update_is_no_convergence(name):
-    """When every weight reverses at once the update is zero, far from the minimum."""
-    optimizer = streams.make(name)(1.0)
-    params = jnp.float32(0.0)
-    state = optimizer.init(params)
-    zeros = 0
-    for value in (3.0, 2.0, 1.0):
-        gradient = params - 0.7
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        params = optax.apply_updates(params, updates)
-        zeros += bool(updates == 0)
-        assert not optax_rprop.converged(state, 1e-4)
-    assert zeros
-    assert abs(params - 0.7) > 0.1
-
-
-def test_at_the_tolerance_itself():
-    state = optax_rprop.ScaleByRpropState.from_step_sizes(jnp.float32([0.25, 0.5]), jnp.ones(2))
-    assert optax_rprop.converged(state, 0.5)
-    assert not optax_rprop.converged(state, 0.499)
-
-
 def test_every_leaf_counts():
     make = optax_rprop.ScaleByRpropState.from_step_sizes
     for large in ("w", "b", "c"):
@@ -57,23 +34,6 @@ def test_a_part_without_parameters(make):
     assert optax_rprop.converged(state, 1e-3)
 
 
-def stop(optimizer, loss, params, tolerance, limit=2000):
-    """Where `converged` stops, and after how many steps; `limit` where it never does."""
-
-    def step(carry):
-        params, state, steps = carry
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        return optax.apply_updates(params, updates), state, steps + 1
-
-    def goes_on(carry):
-        return ~optax_rprop.converged(carry[1], tolerance) & (carry[2] < limit)
-
-    start = params, optimizer.init(params), 0
-    params, _, steps = jax.jit(lambda start: jax.lax.while_loop(goes_on, step, start))(start)
-    return params, int(steps)
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
 def test_active_bounds(name):
@@ -83,29 +43,22 @@ def test_active_bounds(name):
     expected, _ = scipy.optimize.nnls(features, target)
     assert (expected == 0).sum() == 5
     optimizer = streams.make(name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
-    weights, steps = stop(
-        optimizer, lambda w: jnp.mean((features @ w - target) ** 2), jnp.ones(10), 1e-6
-    )
+
+    def step(carry):
+        weights, state, steps = carry
+        loss = jax.value_and_grad(lambda w: jnp.mean((features @ w - target) ** 2))
+        value, gradient = loss(weights)
+        updates, state = optimizer.update(gradient, state, weights, value=value)
+        return weights + updates, state, steps + 1
+
+    def goes_on(carry):
+        return ~optax_rprop.converged(carry[1], 1e-6) & (carry[2] < 2000)
+
+    start = jnp.ones(10), optimizer.init(jnp.ones(10)), 0
+    weights, _, steps = jax.jit(lambda start: jax.lax.while_loop(goes_on, step, start))(start)
     assert steps < 2000
     np.testing.assert_array_equal(np.asarray(weights) == 0, expected == 0)
     np.testing.assert_allclose(weights, expected, atol=1e-3)  # condition 200 times the tolerance
-
-
-@pytest.mark.parametrize("late", ["one", "two"])
-def test_several_states(late):
-    """All of them count, those of optax.partition and of a chain."""
-    optimizer = optax.multi_transform(
-        {"one": optax_rprop.rprop(0.1), "two": optax_rprop.rprop(0.1)}, {"a": "one", "b": "two"}
-    )
-    far = {"one": "a", "two": "b"}[late]
-
-    def loss(params):
-        return params["a"] ** 2 + params["b"] ** 2 + 8 * (params[far] - 30.0) ** 2
-
-    params, steps = stop(optimizer, loss, {"a": jnp.float32(1), "b": jnp.float32(1)}, 1e-4)
-    assert steps < 200
-    np.testing.assert_allclose(params[far], 240 / 9, atol=1e-3)
-    np.testing.assert_allclose(params["b" if far == "a" else "a"], 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
@@ -160,7 +113,8 @@ def test_each_parameter_has_its_own_tolerance():
     )
     state = two.init(sizes)
     assert converged(state, {"a": 0.1, "b": 0.2})
-    assert not converged(state, {"a": 0.2, "b": 0.1})
+    for close in ({"a": 0.2, "b": 0.1}, {"a": 0.09, "b": 0.2}):
+        assert not converged(state, close)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +155,3 @@ def test_small_first_steps_are_no_end_of_lbfgs():
         params = optax.apply_updates(params, updates)
     _, state = optimizer.update(jnp.zeros(2), optimizer.init(start))
     assert optax_rprop.converged(state, 1e-3)
-
-
-def test_no_state_at_all():
-    with pytest.raises(ValueError, match=r"^opt_state holds no state of Rprop\.$"):
-        optax_rprop.converged(1e-5, optax_rprop.rprop().init(jnp.zeros(2)))
