@@ -21,7 +21,6 @@ pytestmark = pytest.mark.skipif(
     not known and not required, reason="read off these versions' CPU compilers"
 )
 
-WITH_MOMENTUM = (*streams.OPTIMIZERS, "rprop_momentum")
 WEIGHTS = 100_000
 BOX = {"lower": -1.0, "upper": 1.0}
 
@@ -97,7 +96,7 @@ def test_no_memory_is_needed_beside_the_arguments(name, leaves):
     assert memory.alias_size_in_bytes >= memory.output_size_in_bytes - 1000
 
 
-@pytest.mark.parametrize("name", WITH_MOMENTUM)
+@pytest.mark.parametrize("name", streams.WITH_MOMENTUM)
 def test_a_leaf_is_traced_once_for_each_shape(name):
     """Three hundred leaves alike are one function, called three hundred times."""
     optimizer = streams.make(name)(0.01)
@@ -109,7 +108,7 @@ def test_a_leaf_is_traced_once_for_each_shape(name):
         assert len(re.findall(rf"call @{function}", text)) == 300
 
 
-@pytest.mark.parametrize("name", WITH_MOMENTUM)
+@pytest.mark.parametrize("name", streams.WITH_MOMENTUM)
 def test_nothing_is_computed_in_bfloat16(name):
     """A CPU has no such arithmetic: it would convert before and after every operation."""
     optimizer = streams.make(name)(0.01, step_dtype="bfloat16")
