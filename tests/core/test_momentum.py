@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optax_rprop
-from helpers import reference_momentum, streams
+from helpers import lbfgs, reference_momentum, streams
 from optax_rprop import _momentum
 
 MAKE = optax_rprop.rprop_momentum
@@ -23,26 +23,26 @@ TIGHT = {
 DOMAIN = {"learning_rate": 0.05, "undo_nonfinite": True, "lower": 2.0, "upper": 3.9}
 
 
-def path(optimizer, params, gradients, steps=None):
+def path(optimizer, params, gradients, losses=None):
     """Weights, step sizes, signs, averages and factors after each step, in one scan.
 
-    `gradients` has a row for each step, or is a function of the parameters. As the reference's,
-    averages are of what is added to the weights.
+    As the reference's, averages are of what is added to the weights.
     """
 
-    def step(carry, row):
+    def step(carry, given):
         params, state = carry
-        gradient = gradients(params) if callable(gradients) else row
-        updates, state = optimizer.update(gradient, state, params)
+        gradient, loss = given
+        updates, state = optimizer.update(gradient, state, params, value=loss)
         params = optax.apply_updates(params, updates)
         own = state[0]
         sizes, signs = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
         average = jax.tree.map(jnp.negative, own.average)
         return (params, state), (params, sizes, signs, average, own.factor)
 
-    rows = jnp.arange(steps) if callable(gradients) else gradients
+    losses = np.zeros(len(gradients)) if losses is None else losses
+    given = gradients, jnp.asarray(losses, float)
     start = params, optimizer.init(params)
-    return jax.device_get(jax.jit(lambda start: jax.lax.scan(step, start, rows)[1])(start))
+    return jax.device_get(jax.jit(lambda start: jax.lax.scan(step, start, given)[1])(start))
 
 
 def assert_follows(found, expected, rounding):
@@ -77,16 +77,13 @@ def assert_follows(found, expected, rounding):
 def test_follows_the_reference(dtype, step_dtype, given, rounding):
     gradients = streams.gradients(300, 24, jnp.dtype(dtype), (-3, 3), special=False)
     gradients[::11, 3], gradients[5::29, 4], gradients[7::13, 7] = np.nan, np.inf, 0
+    losses = np.where(np.arange(300) % 37 == 36, np.inf, 1.0)
     low, high = (2.1, 3.8) if given is DOMAIN else (-3, 3)
     values = np.linspace(low, high, 24).astype(gradients.dtype)
-    expected = reference_momentum.run(values, gradients, step_dtype=step_dtype, **given)
-    found = path(MAKE(step_dtype=step_dtype, **given), jnp.asarray(values), gradients)
+    expected = reference_momentum.run(values, gradients, losses, step_dtype=step_dtype, **given)
+    found = path(MAKE(step_dtype=step_dtype, **given), jnp.asarray(values), gradients, losses)
     assert_follows(found, expected, rounding)
     assert len(set(expected[4])) > 3
-
-
-def rosenbrock(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
 def test_first_five_moves():
@@ -122,16 +119,10 @@ def test_without_a_slope_it_is_the_rule(rule):
     np.testing.assert_array_equal(found[4], 1 / 16)
 
 
-def quadratic(weights, condition):
-    """The matrix of a rotated one."""
-    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((weights, weights)))
-    return basis @ np.diag(np.geomspace(1, condition, weights)) @ basis.T
-
-
 def nan_now_and_then(scale, dtype, period):
     """Weights on a quadratic of that scale; a fifth has a NaN once in a period."""
     # Small weights on a steep one: the slopes are far smaller than the gradients.
-    hessian, optimizer = jnp.asarray(2.0**16 * quadratic(4, 1000), dtype), MAKE()
+    hessian, optimizer = jnp.asarray(2.0**16 * lbfgs.rotated(1000, 4), dtype), MAKE()
 
     def step(carry, count):
         params, state = carry
@@ -164,36 +155,29 @@ def test_no_scale_of_the_loss_matters(dtype, power, period):
 
 
 @pytest.mark.parametrize(
-    ("slope", "scale", "next_scale"),
+    ("slope", "factor", "next_factor", "scale", "next_scale"),
     [
-        (1.0, 1.0, 1.0),
-        (2.0**31, 1.0, 1.0),
-        (-(2.0**31), 1.0, 1.0),
-        (2.0**33, 1.0, 2.0**-32),  # near overflow
-        (-(2.0**33), 2.0**64, 2.0**32),
-        (2.0**-31, 1.0, 1.0),
-        (2.0**-33, 1.0, 2.0**32),  # near underflow
-        (0.0, 2.0**16, 2.0**32),
-        (np.inf, 2.0**96, 2.0**32),
-        (np.nan, 2.0**96, 2.0**32),
-        (np.inf, 2.0**-16, 2.0**-32),  # its least
-        (2.0**-40, 2.0**80, 2.0**96),  # its greatest
+        (1.0, 0.25, 0.5, 1.0, 1.0),
+        (1.0, 2.0, 2.0, 1.0, 1.0),  # its greatest
+        (-1.0, 2.0**-10, 2.0**-10, 1.0, 1.0),  # its least
+        (2.0**31, 0.25, 0.5, 1.0, 1.0),
+        (-(2.0**31), 0.25, 0.125, 1.0, 1.0),
+        (2.0**33, 0.25, 0.5, 1.0, 2.0**-32),  # near overflow
+        (-(2.0**33), 0.25, 0.125, 2.0**64, 2.0**32),
+        (2.0**-31, 0.25, 0.5, 1.0, 1.0),
+        (2.0**-33, 0.25, 0.5, 1.0, 2.0**32),  # near underflow
+        (0.0, 0.25, 0.25, 2.0**16, 2.0**32),
+        (np.inf, 0.25, 0.25, 2.0**96, 2.0**32),
+        (np.nan, 0.25, 0.25, 2.0**96, 2.0**32),
+        (np.inf, 0.25, 0.25, 2.0**-16, 2.0**-32),  # its least
+        (2.0**-40, 0.25, 0.5, 2.0**80, 2.0**96),  # its greatest
     ],
 )
-def test_the_scale_keeps_slopes_in_range(slope, scale, next_scale):
-    """Beside a slope, the scale that it was summed with; a finite one moves the factor."""
-    numbers = (jnp.float32(number) for number in (slope, 0.25, scale))
-    coefficient, factor, found = _momentum.adapt(*numbers)
-    assert found == next_scale
-    sign = np.sign(slope) if np.isfinite(slope) else 0
-    assert (coefficient, factor) == {1: (0.5, 0.5), -1: (0.0, 0.125), 0: (0.0, 0.25)}[sign]
-
-
-@pytest.mark.parametrize(("slope", "factor"), [(1.0, 2.0), (-1.0, 2.0**-10)])
-def test_the_factor_has_limits(slope, factor):
-    """Documented: it doubles up to 2, and halves down to 2**-10."""
-    numbers = (jnp.float32(number) for number in (slope, factor, 1.0))
-    assert _momentum.adapt(*numbers)[1] == factor
+def test_a_slope_moves_the_factor_and_the_scale(slope, factor, next_factor, scale, next_scale):
+    """Beside a slope, the scale that it was summed with, which keeps the next one in range."""
+    numbers = (jnp.float32(number) for number in (slope, factor, scale))
+    coefficient = next_factor if 0 < slope < np.inf else 0
+    assert _momentum.adapt(*numbers) == (coefficient, next_factor, next_scale)
 
 
 def test_slopes_are_summed_in_float32():
@@ -263,11 +247,11 @@ def test_at_rest_on_a_bound():
     assert not optax_rprop.converged(state, 1e-3)
 
 
-SCALES = 10.0 ** np.arange(-6, 7)
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
-def thirteen(x):
-    return jnp.sum(((x - 3 * SCALES) / SCALES) ** 2)
+SCALES, NARROW = 10.0 ** np.arange(-6, 7), lbfgs.rotated(1e4, 10)
 
 
 @pytest.mark.usefixtures("x64")
@@ -276,8 +260,8 @@ def thirteen(x):
     [
         (rosenbrock, [-1.2, 1.0], 1.0, 1200),
         (rosenbrock, [-1.2] * 10, 1.0, 1200),
-        (lambda x: x @ quadratic(10, 1e4) @ x, [1.0] * 10, 0.0, 4000),
-        (thirteen, SCALES, 3 * SCALES, 180),
+        (lambda x: x @ NARROW @ x, [1.0] * 10, 0.0, 4000),
+        (lambda x: jnp.sum(((x - 3 * SCALES) / SCALES) ** 2), SCALES, 3 * SCALES, 180),
     ],
     ids=["Rosenbrock", "ten-dimensional", "quadratic", "thirteen scales"],
 )
