@@ -1,5 +1,7 @@
 """L-BFGS from Rprop's own steps: against a slow reference, at its work, and in boxes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,10 @@ def evaluations(gradients, start, solution, steps, accuracy=1e-5, **options):
 
 
 def rosenbrock(x):
-    """The gradient, in NumPy or JAX."""
-    xp = np if isinstance(x, np.ndarray) else jnp
-    valley, zero = x[1:] - x[:-1] ** 2, xp.zeros(1, x.dtype)
-    before = xp.concatenate([-400 * x[:-1] * valley - 2 * (1 - x[:-1]), zero])
-    return before + xp.concatenate([zero, 200 * valley])
+    """Its gradient."""
+    valley = x[1:] - x[:-1] ** 2
+    before = jnp.append(-400 * x[:-1] * valley - 2 * (1 - x[:-1]), 0)
+    return before + jnp.append(0, 200 * valley)
 
 
 CURVATURES = np.geomspace(1e-6, 1e6, 13)
@@ -37,26 +38,22 @@ def quadratic(x):
 
 
 def kinks(x):
-    xp = np if isinstance(x, np.ndarray) else jnp
-    return xp.sign(x - xp.arange(1.0, 4)) * xp.asarray([1.0, 10, 100])
+    return jnp.sign(x - jnp.arange(1.0, 4)) * jnp.array([1.0, 10, 100])
 
 
 def rotated_kinks(x):
-    xp = np if isinstance(x, np.ndarray) else jnp
-    along, across = xp.sign(x[0] + x[1] - 2), 3 * xp.sign(x[0] - x[1])
-    return xp.stack([along + across, along - across])
+    along, across = jnp.sign(x[0] + x[1] - 2), 3 * jnp.sign(x[0] - x[1])
+    return jnp.stack([along + across, along - across])
 
 
 def barrier(x):
-    xp = np if isinstance(x, np.ndarray) else jnp
-    return xp.where(x > 0, 2 * (x + 1) - 1e-3 / xp.where(x > 0, x, 1), xp.nan)
+    return jnp.where(x > 0, 2 * (x + 1) - 1e-3 / jnp.where(x > 0, x, 1), jnp.nan)
 
 
 def at_an_edge(x):
-    xp = np if isinstance(x, np.ndarray) else jnp
     room = x.sum() - 0.1
-    slope = 0.1 / xp.sqrt(xp.where(room > 0, room, 1))
-    return xp.where(room > 0, 2 * (x - xp.asarray([-1.0, 2.0])) + slope, xp.nan)
+    slope = 0.1 / jnp.sqrt(jnp.where(room > 0, room, 1))
+    return jnp.where(room > 0, 2 * (x - jnp.array([-1.0, 2.0])) + slope, jnp.nan)
 
 
 # name: gradients, start, options, and for how many gradients rounding decides nothing: in most
@@ -78,13 +75,19 @@ PROBLEMS = {
 }
 
 
+@functools.cache
+def expected_of(name):
+    gradients, start, options, steps = PROBLEMS[name]
+    with np.errstate(all="ignore"):
+        return reference_lbfgs.run(jax.jit(gradients), np.array(start), steps, **options)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_follows_the_reference(name, x64):
     """The counts are equal; weights but for rounding, which grows along narrow valleys."""
     gradients, start, options, steps = PROBLEMS[name]
     weights, _, (state, _) = lbfgs.path(MAKE(**options), jnp.array(start), gradients, steps)
-    with np.errstate(all="ignore"):
-        expected = reference_lbfgs.run(gradients, np.array(start), steps, **options)
+    expected = expected_of(name)
     for field in COUNTS:
         np.testing.assert_array_equal(getattr(state, field), expected[field], field)
     for got, wanted in ((weights, expected["weights"]), (state.distance, expected["distance"])):
@@ -96,30 +99,23 @@ def test_follows_the_reference(name, x64):
 
 
 def test_the_problems_have_every_kind_of_step(x64):
-    runs = {}
-    for name, (gradients, start, options, steps) in PROBLEMS.items():
-        with np.errstate(all="ignore"):
-            runs[name] = reference_lbfgs.run(gradients, np.array(start), steps, **options)
     for name in ("kinks", "rotated kinks", "at bounds"):
-        assert runs[name]["num_failures"][-1] > 0
+        assert expected_of(name)["num_failures"][-1] > 0
     for name in ("barrier", "at an edge"):
-        assert runs[name]["num_tries"].max() > 0
-    assert max(run["num_tries"].max() for run in runs.values()) == 3
-    assert min(runs["in ten dimensions"]["countdown"]) == 0
+        assert expected_of(name)["num_tries"].max() > 0
+    assert max(expected_of(name)["num_tries"].max() for name in PROBLEMS) == 3
+    assert min(expected_of("in ten dimensions")["countdown"]) == 0
 
 
 @pytest.mark.parametrize(
     ("gradients", "start", "solution", "most"),
     [
-        (rosenbrock, [-1.2, 1.0], 1, 60),
-        (rosenbrock, [-1.2] * 10, 1, 90),
-        (lambda x: 2 * CURVATURES * (x - 3), [0.0] * 13, 3, 40),
         (lambda x: jnp.asarray(lbfgs.rotated(1e4, 20)) @ (x - 1), [0.0] * 20, 1, 600),
         (kinks, [0.0] * 3, np.arange(1, 4), 250),
     ],
-    ids=("rosenbrock", "ten dimensions", "thirteen scales", "rotated", "kinks"),
+    ids=("rotated", "kinks"),
 )
-def test_evaluations(gradients, start, solution, most, x64):
+def test_evaluations_beyond_the_reference(gradients, start, solution, most, x64):
     assert evaluations(gradients, jnp.array(start), solution, most) <= most
 
 
