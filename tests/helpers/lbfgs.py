@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 
-def path(optimizer, params, gradients, steps=None, with_params=True):
+def path(optimizer, params, gradients, steps=None):
     """Weights, updates and states where each gradient is taken, stacked.
 
     Step by step: so all tests of one shape share one program.
@@ -15,7 +15,7 @@ def path(optimizer, params, gradients, steps=None, with_params=True):
     trace = []
     for row in rows:
         gradient = gradient_at(params) if gradient_at else row
-        updates, new = optimizer.update(gradient, state, params if with_params else None)
+        updates, new = optimizer.update(gradient, state, params)
         trace.append((params, updates, state))
         params, state = optax.apply_updates(params, updates), new
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trace)
