@@ -74,12 +74,7 @@ def test_a_decay_time_in_any_unit(name):
         def loss(tau):
             return jnp.sum((jnp.exp(-times / tau) - jnp.exp(-times / unit)) ** 2)
 
-        def step(carry, _):
-            tau, opt_state = carry
-            updates, opt_state = optimizer.update(jax.grad(loss)(tau), opt_state)
-            return (tau + updates, opt_state), None
-
-        return jax.lax.scan(step, (2 * unit, optimizer.init(2 * unit)), length=300)[0][0]
+        return streams.minimize(optimizer, loss, 2 * unit, 300)[0]
 
     for unit in np.float32([1, 1e-3, 1e-6, 1e-9, 1e-12, 1e6]):
         np.testing.assert_allclose(fit(unit), unit, rtol=1e-5)
