@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-import _accelerators as accelerators
+import compiled as accelerators
 import optax_rprop
 
 VERSIONS = [("0.10.2", "0.0.42.1"), ("0.12.0.1", "0.0.50.1")]  # of jax and libtpu
