@@ -1,6 +1,7 @@
-"""What the benchmarks share: their arguments, and how a table is printed."""
+"""What the benchmarks share: their arguments, their files, and how a table is printed."""
 
 import argparse
+import gzip
 import json
 from pathlib import Path
 
@@ -18,9 +19,16 @@ def arguments(description, **options):
 
 
 def write(path, numbers):
-    """To where --json says, if it was given."""
+    """As JSON, packed if the name ends in .gz; nothing where there is no path."""
     if path:
-        path.write_text(json.dumps(numbers, indent=1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(numbers).encode()
+        path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def read(path):
+    """What `write` packed."""
+    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 def print_table(title, columns, rows):

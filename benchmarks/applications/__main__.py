@@ -17,31 +17,24 @@ everything anew; the third runs one optimizer anew and keeps the others.
 """
 
 import argparse
-import gzip
-import json
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from tqdm import tqdm
 
+sys.path.append(str(Path(__file__).parents[1]))
 import contenders
 import report
+from _common import read, write
 from problems import PROBLEMS
 
 
-def load(path: Path):
-    return json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {}
-
-
-def save(records, path: Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(json.dumps(records).encode(), mtime=0))
-
-
-def run_all(options, records):
+def run_all(options):
     """Runs the problems in several processes, and saves what there is after each."""
+    records = read(options.json) if options.json.exists() else {}
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads slow a small matrix a hundredfold
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, spawn) as pool:
@@ -56,7 +49,7 @@ def run_all(options, records):
             except ImportError as missing:
                 tqdm.write(f"left out, as a package is missing: {name} ({missing.name})")
             records = {name: records[name] for name in PROBLEMS if name in records}
-            save(records, options.json)
+            write(options.json, records)
     return records
 
 
@@ -73,7 +66,7 @@ def main():
     parser.add_argument("--evaluations", type=int, help="another budget for every problem")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    records = load(options.kept) if options.kept else run_all(options, load(options.json))
+    records = read(options.kept) if options.kept else run_all(options)
     records = {name: record for name, record in records.items() if name in options.problems}
     report.table(records)
     report.plot(records, options.plot)

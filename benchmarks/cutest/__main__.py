@@ -7,13 +7,12 @@ best the smallest loss that anything here finds in float64. An evaluation is a l
 its gradient; those of line searches count. The plots are data profiles (More & Wild 2009):
 the share of problems solved against evaluations.
 
-The docs quote docs/data/cutest.json.gz, which the first four commands read; the next ones run
+The docs quote docs/data/cutest.json.gz, which the first three commands read; the next ones run
 anew, half an hour each, and go on where they stopped. The last adds new runs to the counts.
 
     python benchmarks/cutest --from docs/data/cutest.json.gz
     python benchmarks/cutest --from docs/data/cutest.json.gz --half even --condition 1e3 1e9
     python benchmarks/cutest --from docs/data/cutest.json.gz --problems ROSENBR
-    python benchmarks/cutest --from docs/data/cutest.json.gz --compare irprop_minus optax.lbfgs
     python benchmarks/cutest --dtype float64
     python benchmarks/cutest --dtype float32
     python benchmarks/cutest --domain               # NaN outside bounds that are not told
@@ -24,19 +23,23 @@ anew, half an hour each, and go on where they stopped. The last adds new runs to
 import argparse
 import functools
 import json
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optimistix
+import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
+sys.path.append(str(Path(__file__).parents[1]))
 import optax_rprop
 import profiles
 import runs
+from _common import write
+from _lbfgs import optax_lbfgs, scipy_lbfgsb
 from collection import problems
 from profiles import RATES
 
@@ -91,7 +94,8 @@ def run_problem(problem, wanted, evaluations, noise, domain):
     def exact(x):
         return jnp.squeeze(problem.objective(unravel(x), problem.args)).astype(x.dtype)
 
-    value, gradient = jax.jit(jax.value_and_grad(exact))(start)
+    value_and_grad = jax.jit(jax.value_and_grad(exact))
+    value, gradient = value_and_grad(start)
     if not (jnp.isfinite(value) & jnp.isfinite(gradient).all()):
         return about | {"left_out": "not finite at the start"}, {}
 
@@ -104,21 +108,20 @@ def run_problem(problem, wanted, evaluations, noise, domain):
     racers = {name: optimizer for name, optimizer in racers.items() if name in wanted}
     raced = runs.race(loss, start, lower, upper, racers, evaluations) if racers else {}
     found = {name: curve for name, (curve, _) in raced.items()}
-    searches = {
-        "optimistix.BFGS": (runs.run_optimistix, optimistix.BFGS(rtol=0.0, atol=0.0)),
-        "optax.lbfgs": (runs.run_optax_lbfgs, optax.lbfgs()),
-    }
-    for name, (runner, solver) in searches.items():
-        if name in wanted and not bounded:  # they know none
-            found[name] = runner(solver, loss, start, evaluations)
+    if "optimistix.BFGS" in wanted and not bounded:  # it knows none
+        found["optimistix.BFGS"] = runs.run_bfgs(loss, start, evaluations)
+    if "optax.lbfgs" in wanted and not bounded:
+        found["optax.lbfgs"], _ = optax_lbfgs(loss, start, evaluations)
+    bounds = scipy.optimize.Bounds(lower, upper)
     if "SciPy L-BFGS-B" in wanted:
-        found["SciPy L-BFGS-B"], _ = runs.run_scipy(loss, start, lower, upper, evaluations)
+        own = jax.jit(jax.value_and_grad(loss))
+        found["SciPy L-BFGS-B"], *_ = scipy_lbfgsb(own, start, bounds, evaluations)
     if "polish" in wanted and start.dtype == jnp.float64 and not noise and not domain:
         best = min(raced.values(), key=lambda run: run[0][-1], default=(None, start))[1]
         ends = [start, best]
         for _ in range(3):  # again from where it stopped, which forgets its curvature
-            ends = [runs.run_scipy(exact, x, lower, upper, 3000)[1].x for x in ends]
-        ends = [jnp.asarray(x, start.dtype) for x in ends]
+            found_ends = [scipy_lbfgsb(value_and_grad, x, bounds, 3000)[2].x for x in ends]
+            ends = [jnp.asarray(x, start.dtype) for x in found_ends]
         end = min(ends, key=lambda x: np.nan_to_num(exact(x), nan=np.inf))
         found["polish"] = [exact(end)]
         if start.size <= 100 and not bounded:
@@ -171,20 +174,16 @@ def main():
     add("--from", dest="source", type=Path, nargs="+", help="read, do not run")
     add("--half", choices=("odd", "even", "all"), default="all", help="of the problems shown")
     add("--condition", nargs=2, type=float, metavar=("LOW", "HIGH"), help="at the solution, scaled")
-    add("--compare", nargs=2, metavar="NAME", help="two optimizers, by problem")
     add("--json", type=Path, help="where the counts go, as .json.gz")
     add("--plot", type=Path, default=Path("figures/cutest.png"), help="where the plot goes")
     arguments = parser.parse_args()
     if not arguments.source:
         run(arguments)
-    summary = profiles.load(arguments.source or [arguments.out], ROWS)
-    if arguments.json:
-        profiles.save(summary, arguments.json)
+    summary = profiles.load(arguments.source or [arguments.out])
+    write(arguments.json, summary)
     summary["problems"] = profiles.select(summary["problems"], arguments.half, arguments.condition)
     if arguments.source and arguments.problems:
         return profiles.by_problem(summary, arguments.problems)
-    if arguments.compare:
-        return profiles.compare(summary, *arguments.compare)
     profiles.table(summary)
     profiles.plot(summary, arguments.plot)
 

@@ -11,16 +11,14 @@ class Empty(types.ModuleType):
         return type(name, (tuple,), {"__call__": lambda self: self})()
 
 
-def problems(quadratic=True):
-    """Yields every problem once; the bounded quadratic ones, slow to import, if wanted."""
+def problems():
+    """Yields every problem once."""
     # Constrained problems are not used, take a minute to import and switch to float64.
-    unused = ["_constrained_minimisation"] + ([] if quadratic else ["_quadratic_problems"])
-    stubs = {f"sif2jax.cutest.{name}": Empty(name) for name in unused}
-    sys.modules |= stubs
+    unused = "sif2jax.cutest._constrained_minimisation"
+    sys.modules[unused] = Empty(unused)
     from sif2jax import cutest
 
-    for name in stubs:
-        del sys.modules[name]
+    del sys.modules[unused]
 
     every = cutest.unconstrained_minimisation_problems
     every += cutest.bounded_minimisation_problems + cutest.bounded_quadratic_problems

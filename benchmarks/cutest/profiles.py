@@ -1,7 +1,5 @@
 """What was run, read: counts, a table and data profiles (More & Wild 2009)."""
 
-import gzip
-import itertools
 import json
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+from _common import read
 
 KINDS = "without bounds", "with bounds"
 TOLERANCES = (1e-1, 1e-3, 1e-5)
@@ -38,22 +38,20 @@ def points(evaluations):
     return np.unique(np.geomspace(1, evaluations, 150).astype(int))
 
 
-def summarise(records, rows, known=None):
+def load(paths):
     """How many evaluations solved what: {section: {optimizer: {problem: [each tolerance]}}}.
 
-    Where there is a `known` summary, the counts are added to it. Optimizers that are not among
-    `rows` are left out.
+    The first of the files may be such a summary (.json.gz), to which the others add their runs.
     """
-    known = known or {"problems": {}, "left_out": {}, "evaluations": {}}
+    known = {"problems": {}, "left_out": {}, "evaluations": {}}
+    if paths[0].suffix == ".gz":
+        known, paths = read(paths[0]), paths[1:]
+    records = [json.loads(line) for path in paths for line in path.open()]
     records = [r for r in records if r["problem"] not in known["left_out"]]
     left_out = known["left_out"] | {
         r["problem"]: r["left_out"] for r in records if "left_out" in r and not r["domain"]
     }
-    problems = known["problems"]
-    sections = {
-        section: {optimizer: run for optimizer, run in runs.items() if optimizer in rows}
-        for section, runs in known["evaluations"].items()
-    }
+    problems, sections = known["problems"], known["evaluations"]
     before = {name: problem["best"] for name, problem in problems.items()}
     exact = {r["problem"] for r in records if r["dtype"] == "float64"} | set(problems)
     for r in records:
@@ -82,7 +80,7 @@ def summarise(records, rows, known=None):
         for optimizer, losses in r["best"].items():
             left = (np.array(losses) - problem["best"]) / (problem["f0"] - problem["best"])
             solved = [left <= tolerance for tolerance in TOLERANCES]
-            if optimizer in rows and optimizer != "polish":
+            if optimizer != "polish":
                 run = sections.setdefault(section, {}).setdefault(optimizer, {})
                 run[r["problem"]] = [int(at[s.argmax()]) if s.any() else None for s in solved]
     for runs in sections.values():
@@ -97,20 +95,6 @@ def summarise(records, rows, known=None):
                     for problem in tuned[0]
                 }
     return {"problems": problems, "left_out": left_out, "evaluations": sections}
-
-
-def load(paths, rows):
-    """The counts in a .json.gz file that `save` wrote, with those of raw .jsonl files after it."""
-    known = None
-    if paths[0].suffix == ".gz":
-        known, paths = json.loads(gzip.decompress(paths[0].read_bytes())), paths[1:]
-    return summarise([json.loads(line) for path in paths for line in path.open()], rows, known)
-
-
-def save(summary, path: Path):
-    """Writes the counts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(json.dumps(summary).encode(), mtime=0))
 
 
 def select(problems, half, condition):
@@ -169,18 +153,6 @@ def by_problem(summary, names):
             rows = [(run[name], optimizer) for optimizer, run in runs.items() if name in run]
             for counts, optimizer in sorted(rows, key=lambda row: row[0][-1] or np.inf):
                 print(f"{optimizer:40}" + "".join(f"{c or '-':>8}" for c in counts), "", section)
-
-
-def compare(summary, first, second):
-    """Prints the problems that one of two optimizers solves and the other does not."""
-    pairs = (first, second), (second, first)
-    for (section, runs), (a, b) in itertools.product(summary["evaluations"].items(), pairs):
-        both = [name for name in runs.get(a, ()) if name in runs.get(b, ())]
-        only = [name for name in both if runs[a][name][-1] and not runs[b][name][-1]]
-        for bounded, kind in enumerate(KINDS):
-            if names := of_kind(summary, only, bounded):
-                print(f"\n{section}, {kind}: {a} solves {len(names)} to 1e-5 that {b} does not:")
-                print(", ".join(sorted(names)))
 
 
 def plot(summary, path: Path):

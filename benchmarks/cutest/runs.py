@@ -1,11 +1,10 @@
-"""How optimizers are run: each returns the losses at its first evaluations."""
+"""How optimizers that need no line search are run, and what makes a problem harder."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optimistix
-import scipy.optimize
 
 
 def race(loss, start, lower, upper, optimizers, evaluations):
@@ -41,42 +40,18 @@ def race(loss, start, lower, upper, optimizers, evaluations):
     return dict(zip(optimizers, found, strict=True))
 
 
-def run_optax_lbfgs(optimizer, loss, start, evaluations):
-    """Every step of its line search is an evaluation."""
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def step(carry):
-        x, state, used, curve = carry
-        value, gradient = value_and_grad(x, state=state)
-        more = {"value": value, "grad": gradient, "value_fn": loss}
-        update, state = optimizer.update(gradient, state, x, **more)
-        searched = optax.tree.get(state, "info").num_linesearch_steps
-        used += jnp.maximum(1, searched).astype(used.dtype)
-        curve = curve.at[jnp.minimum(used - 1, evaluations)].min(optax.tree.get(state, "value"))
-        return optax.apply_updates(x, update), state, used, curve
-
-    @jax.jit
-    def run(x):
-        curve = jnp.full(evaluations + 1, jnp.inf, x.dtype).at[0].set(loss(x))
-        carry = x, optimizer.init(x), jnp.int32(1), curve
-        return jax.lax.while_loop(lambda c: c[2] < evaluations, step, carry)[-1]
-
-    return run(start)[:evaluations]
-
-
-def run_optimistix(solver, loss, start, evaluations):
-    """A step of these solvers is one evaluation, whether it is taken or not."""
+def run_bfgs(loss, start, evaluations):
+    """Optimistix's, each step of which is one evaluation, whether it is taken or not."""
+    solver = optimistix.BFGS(rtol=0.0, atol=0.0)
+    options, tags = {}, frozenset()
 
     def fn(x, args):
         return loss(x), None
 
-    options, tags = {}, frozenset()
-
     def step(carry, _):
         x, state = carry
         moved, state, _ = solver.step(fn, x, None, options, state, tags)
-        # BFGS evaluates first and then moves; Rprop the other way round.
-        return (moved, state), loss(moved if isinstance(solver, optimistix.BFGS) else x)
+        return (moved, state), loss(moved)  # it evaluates first and then moves
 
     @jax.jit
     def run(x):
@@ -85,24 +60,6 @@ def run_optimistix(solver, loss, start, evaluations):
         return jax.lax.scan(step, (x, state), length=evaluations)[1]
 
     return run(start)
-
-
-def run_scipy(loss, start, lower, upper, evaluations):
-    """L-BFGS-B, and what SciPy says of it. It stops only where it cannot go on."""
-    value_and_grad = jax.jit(jax.value_and_grad(loss))
-    values = []
-
-    def evaluate(x):
-        value, gradient = value_and_grad(jnp.asarray(x, start.dtype))
-        values.append(float(value))
-        return float(value), np.asarray(gradient, float)
-
-    options = {"maxfun": evaluations, "maxiter": evaluations, "ftol": 0, "gtol": 0}
-    bounds = scipy.optimize.Bounds(lower, upper)
-    found = scipy.optimize.minimize(
-        evaluate, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-    )
-    return np.array((values + [np.inf] * evaluations)[:evaluations]), found
 
 
 def with_noise(loss, noise):
