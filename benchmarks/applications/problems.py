@@ -4,6 +4,7 @@ Networks and the PINN are float32, all others float64. Client libraries are impo
 functions, so that a missing one leaves out its problems only.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -466,7 +467,7 @@ def network_problem(loss, start):
 
 
 def classifier(activation, penalty):
-    """Digits, with one hidden layer of 32."""
+    """Digits, with one hidden layer of 32, and a penalty."""
     x, y = digits()
 
     def loss(params):
@@ -486,28 +487,12 @@ def regression(activation, *sizes):
     return network_problem(loss, lambda seed: layers(seed, 10, *sizes, 1))
 
 
-@problem
-def relu_network():
-    """Digits, one hidden layer of 32 ReLU, with a penalty of 1e-4. float32."""
-    return classifier(jax.nn.relu, 1e-4)
-
-
-@problem
-def tanh_network():
-    """Diabetes, one hidden layer of 32 tanh. float32."""
-    return regression(jnp.tanh, 32)
-
-
-@problem
-def tanh_network_l2():
-    """Digits, one hidden layer of 32 tanh, with a penalty of 1e-3. float32."""
-    return classifier(jnp.tanh, 1e-3)
-
-
-@problem
-def six_layers():
-    """Diabetes, six hidden layers of 32 ReLU. float32."""
-    return regression(jax.nn.relu, *[32] * 6)
+PROBLEMS |= {  # all float32
+    "relu_network": functools.partial(classifier, jax.nn.relu, 1e-4),
+    "tanh_network": functools.partial(regression, jnp.tanh, 32),
+    "tanh_network_l2": functools.partial(classifier, jnp.tanh, 1e-3),
+    "six_layers": functools.partial(regression, jax.nn.relu, *[32] * 6),
+}
 
 
 @problem
