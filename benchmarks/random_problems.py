@@ -3,7 +3,7 @@
 `problems(36)` lists 1,116 of them, each the same in every run: `fn(y, args)`, a start and bounds.
 All of a family share `fn`, so that it compiles once for each shape. Data are float64; to
 test float32, cast `args` and `start` first. `nearest_minimum` descends in float64 from where a
-solver stopped. Run: python benchmarks/random_problems.py (it counts the problems of each family)
+solver stopped.
 """
 
 import functools
@@ -21,13 +21,17 @@ class Problem(NamedTuple):
     """A function of `y` and `args`, where to start, bounds or None, and the minimum if known."""
 
     family: str
-    index: int
     fn: Callable[[Any, Any], Any]
     args: dict[str, np.ndarray]
     start: np.ndarray
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     minimum: np.ndarray | None = None
+
+    def box(self):
+        """The bounds, infinite where there are none."""
+        lower = -np.inf if self.lower is None else self.lower
+        return lower, np.inf if self.upper is None else self.upper
 
 
 FAMILIES = {}
@@ -55,18 +59,14 @@ def problems(count, families=None):
             args, start, *others = make(rng, sizes[index % len(sizes)])
             args = {key: np.asarray(value, float) for key, value in args.items()}
             others = dict(zip(("lower", "upper", "minimum"), others, strict=False))
-            made.append(Problem(name, index, fn, args, np.asarray(start, float), **others))
+            made.append(Problem(name, fn, args, np.asarray(start, float), **others))
     return made
 
 
 def rounded(problem, dtype):
     """The same problem, all of its numbers as `dtype` has them."""
-
-    def cast(x):
-        return None if x is None else x.astype(dtype).astype(float)
-
-    args = {key: cast(value) for key, value in problem.args.items()}
-    start, lower, upper = map(cast, (problem.start, problem.lower, problem.upper))
+    given = problem.args, problem.start, problem.lower, problem.upper
+    args, start, lower, upper = jax.tree.map(lambda x: x.astype(dtype).astype(float), given)
     return problem._replace(args=args, start=start, lower=lower, upper=upper)
 
 
@@ -380,8 +380,7 @@ def nearest_minimum(problem, y, steps=500):
     """Newton's method in float64, downhill only, from y; needs `jax_enable_x64`."""
     if problem.minimum is not None:
         return problem.minimum
-    lower = -np.inf if problem.lower is None else problem.lower
-    upper = np.inf if problem.upper is None else problem.upper
+    lower, upper = problem.box()
     derivatives = functools.partial(_derivatives(problem.fn), a=problem.args)
     y = np.clip(np.asarray(y, float), lower, upper)
     f, g, hessian = map(np.asarray, derivatives(y))
@@ -407,8 +406,3 @@ def nearest_minimum(problem, y, steps=500):
         if done:
             break
     return y
-
-
-if __name__ == "__main__":
-    for name in FAMILIES:
-        print(name, len(problems(36, [name])))
