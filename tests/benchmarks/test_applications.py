@@ -2,10 +2,7 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,26 +15,7 @@ NEEDED = ("matplotlib", "scipy", "sklearn", "tqdm")
 MISSING = [name for name in NEEDED if find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 
-ROOT = Path(__file__).parents[2]
 PROBLEMS = "logistic", "matrix_factorisation"
-
-
-# Several runs in one process, as the imports take longer than most of them.
-SCRIPT = """
-import json, runpy, sys
-
-for sys.argv[1:] in json.loads(sys.argv[1]):
-    runpy.run_path("benchmarks/applications", run_name="__main__")
-    print(end="\f")
-"""
-
-
-def run(*runs):
-    arguments = json.dumps([[*map(str, own)] for own in runs])
-    command = [sys.executable, "-W", "error", "-c", SCRIPT, arguments]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.split("\f")[:-1]
 
 
 def losses_by_a_loop():
@@ -61,13 +39,15 @@ def losses_by_a_loop():
         weights += update
 
 
-def test_two_problems_in_ten_evaluations(tmp_path, x64):
+def test_two_problems_in_ten_evaluations(run_in_turn, tmp_path, x64):
     kept, plot, again = tmp_path / "kept.json.gz", tmp_path / "plot.png", tmp_path / "again.png"
     told = ("--evaluations", 10, "--json", kept, "--plot", plot, "--processes", 1)
-    _, printed, shown = run(
+    _, printed, shown = run_in_turn(
+        "applications",
         (*told, "--problems", *PROBLEMS, "--optimizers", "rprop_momentum", "L-BFGS-B"),
         (*told, "--problems", "logistic", "--optimizers", "adam 0.1"),
         ("--from", kept, "--problems", "logistic", "--plot", again),
+        flags=("-W", "error"),
     )
     assert shown.splitlines()[:-1] == printed.splitlines()[:-1]
     assert again.read_bytes() == plot.read_bytes()

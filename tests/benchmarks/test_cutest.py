@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,29 +16,14 @@ ROOT = Path(__file__).parents[2]
 # Beale 1958; Hock & Schittkowski 1981, problem 5; LIARWHD has 5,000 variables.
 KNOWN = {"BEALE": (14.203125, 0.0), "HS5": (1.0, -1.9132229549810367)}
 
-# Several runs in one process, as the imports take longer than most of them.
-SCRIPT = """
-import json, runpy, sys
 
-for sys.argv[1:] in json.loads(sys.argv[1]):
-    runpy.run_path("benchmarks/cutest", run_name="__main__")
-    print(end="\f")
-"""
-
-
-def run(*runs):
-    """What the benchmark prints, with the arguments of each of the runs."""
-    command = [sys.executable, "-c", SCRIPT, json.dumps([[*map(str, own)] for own in runs])]
-    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600)
-    return ran.stdout.split("\f")[:-1]
-
-
-def test_three_problems_in_float64_and_one_in_float32(tmp_path):
+def test_three_problems_in_float64_and_one_in_float32(run_in_turn, tmp_path):
     raw, counts = tmp_path / "raw.jsonl", tmp_path / "counts.json.gz"
     arguments = ("--problems", "BEALE", "HS5", "LIARWHD", "--evaluations", 300, "--out", raw)
     single = tmp_path / "float32.jsonl"
     short = ("--problems", "HS5", "--optimizers", "irprop_minus", "--evaluations", 50)
-    _, table, _, beale, again, added, odd, even = run(
+    _, table, _, beale, again, added, odd, even = run_in_turn(
+        "cutest",
         # The first, as importing sif2jax as a whole would switch to float64.
         (*short, "--dtype", "float32", "--out", single, "--plot", tmp_path / "single.png"),
         (*arguments, "--json", counts, "--plot", tmp_path / "first.png"),
@@ -81,13 +64,14 @@ def test_three_problems_in_float64_and_one_in_float32(tmp_path):
     assert losses == [float(f"{np.float32(loss):.12g}") for loss in losses]
 
 
-def test_the_documented_counts_are_those_of_the_code(tmp_path):
+def test_the_documented_counts_are_those_of_the_code(run_in_turn, tmp_path):
     """A row that was run before the code changed would stay as it is, unnoticed."""
     documented, raw = "docs/data/cutest.json.gz", tmp_path / "raw.jsonl"
     problem = ("--problems", "DEVGLA1B")
     rules = ("rprop_momentum", "rprop_lbfgs", "irprop_minus")
     told = (*problem, "--out", raw, "--plot", tmp_path / "plot.png", "--optimizers", *rules)
-    *_, before, after = run(
+    *_, before, after = run_in_turn(
+        "cutest",
         told,
         ("--from", documented, *problem),
         ("--from", documented, raw, *problem),
@@ -105,8 +89,8 @@ def test_the_documented_counts_are_those_of_the_code(tmp_path):
         assert [int(count) for count in found if count != "-"] == pytest.approx(kept, rel=0.1), row
 
 
-def test_the_pages_have_the_documented_figures():
-    (printed,) = run(("--from", "docs/data/cutest.json.gz"))
+def test_the_pages_have_the_documented_figures(run_in_turn):
+    (printed,) = run_in_turn("cutest", ("--from", "docs/data/cutest.json.gz"))
     table = printed.split("float64, 133 problems without bounds")[1].split("\n\n")[0]
     rows = re.findall(r"^(\S.*?)((?: +[01]\.\d\d){8})$", table, re.MULTILINE)
     found = {name: [round(100 * float(share)) for share in shares.split()] for name, shares in rows}
