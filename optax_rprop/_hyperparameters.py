@@ -26,6 +26,17 @@ def flatten(tree: Any) -> tuple[list[tuple], list, Any]:
     return [path for path, _ in leaves], [leaf for _, leaf in leaves], treedef
 
 
+def without_integers(tree: Any) -> Any:
+    """With floats for Python's and NumPy's integers: JAX would refuse or wrap one like 2**31."""
+
+    def of_leaf(number: Any) -> Any:
+        if isinstance(number, np.ndarray) and np.issubdtype(number.dtype, np.integer):
+            return number.astype(float)
+        return float(number) if type(number) is int or isinstance(number, np.integer) else number
+
+    return jax.tree.map(of_leaf, tree)
+
+
 def per_leaf(hyperparams: Hyperparams, paths: list[tuple], leaves: list) -> list[Hyperparams]:
     """Each leaf's own hyperparameters, for every leaf of a tree, after `flatten`."""
     columns = (

@@ -83,7 +83,7 @@ def to_compute_dtype(array: jax.Array) -> jax.Array:
 def round_to(step_size: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     """Step sizes rounded to what a state of type `dtype` holds, still in their own type."""
     held = jnp.finfo(dtype)
-    if held.bits >= jnp.finfo(step_size.dtype).bits:
+    if held.nmant >= jnp.finfo(step_size.dtype).nmant:
         return step_size
     # A conversion to `dtype` and back instead, XLA might leave out.
     return lax.reduce_precision(step_size, exponent_bits=held.nexp, mantissa_bits=held.nmant)

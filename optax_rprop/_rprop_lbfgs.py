@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -122,8 +123,9 @@ def scale_by_rprop_lbfgs(
       >>> print(updates)
       [-0.1  0.1]
     """
-    if not isinstance(memory_size, int) or memory_size < 1:
+    if not isinstance(memory_size, int | np.integer) or memory_size < 1:
         raise ValueError(f"{memory_size=} must be a whole number, at least 1: a learning rate?")
+    lower, upper = _hyperparameters.without_integers((lower, upper))
     first = _rprop(lower, upper)
     in_a_box = lower is not None or upper is not None
 
@@ -154,7 +156,7 @@ def scale_by_rprop_lbfgs(
             params = jax.tree.map(lambda p, g: None if g is None else p, params, updates)
         else:
             params = None
-        value_is_finite = True if value is None else jnp.isfinite(value)
+        value_is_finite = True if value is None else jnp.isfinite(jnp.asarray(value, float))
         return _update(updates, state, params, lower, upper, value_is_finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -173,6 +175,10 @@ def _update(
     paths, gradients, treedef = _hyperparameters.flatten(updates)
     if all(gradient is None for gradient in gradients):
         return updates, state
+    for path, gradient, move in zip(
+        paths, gradients, treedef.flatten_up_to(state.move), strict=True
+    ):
+        _checks.check_fit(path, gradient, state=move)
 
     def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
         both = zip(treedef.flatten_up_to(tree), gradients, strict=True)

@@ -78,9 +78,7 @@ def scale_by_rprop(
     if momentum is not None and the_rule.undoes:
         raise ValueError(f"{momentum=} needs a rule that undoes no step, and {rule=} does.")
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, lower, upper
-    # JAX would refuse or wrap an integer of more than 32 bits, such as 2**31.
-    numbers = jax.tree.map(_without_integers, numbers)
-    hyperparams = Hyperparams(*numbers)
+    hyperparams = Hyperparams(*_hyperparameters.without_integers(numbers))
     _checks.check_numbers(**hyperparams._asdict(), momentum=momentum)
     step_dtype = _packing.check_step_dtype(step_dtype)
     needs_params = undo_nonfinite or lower is not None or upper is not None
@@ -141,12 +139,6 @@ def scale_by_rprop(
         return leaves, GlobalScalars(loss_rose, along, verdict), new
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _without_integers(number: Any) -> Any:
-    if isinstance(number, np.ndarray) and np.issubdtype(number.dtype, np.integer):
-        return number.astype(float)
-    return float(number) if type(number) is int or isinstance(number, np.integer) else number
 
 
 @functools.partial(jax.jit, static_argnames="rule")

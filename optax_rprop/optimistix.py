@@ -89,8 +89,10 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
         upper: PyTree[ArrayLike] | None = None,
         verbose: bool | Callable[..., None] = False,
     ):
+        numbers = _hyperparameters.without_integers((rtol, atol, lower, upper))
+        self.rtol, self.atol, self.lower, self.upper = numbers
         _checks.check_numbers(rtol=rtol, atol=atol, lower=lower, upper=upper)
-        self.rtol, self.atol, self.norm, self.lower, self.upper = rtol, atol, norm, lower, upper
+        self.norm = norm
         self.verbose = verbose if callable(verbose) else _print if verbose else _silent
 
     def _rprop(self, y: Y) -> Any:  # Optax's trees are not Y

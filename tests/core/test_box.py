@@ -147,7 +147,7 @@ def test_an_undo_takes_back_the_step(rule, dtype, step_dtype):
     size = 1200
     # Multiples of 1/8 or 1/128 below 8: every sum of two has few enough bits for the type, but a
     # bfloat16 step has fewer. Starts inside, so that no bound stops the way back.
-    unit = 8 if jnp.finfo(dtype).bits == 16 else 128
+    unit = 8 if dtype == "bfloat16" else 128
     lower, starts, upper = np.sort(random.integers(-4 * unit, 4 * unit, (3, size)), axis=0) / unit
     optimizer = streams.make(rule)(
         random.choice([0.25, 0.5, 2.0, 8.0], size), step_dtype=step_dtype, lower=lower, upper=upper

@@ -117,3 +117,12 @@ def test_arguments():
     optimizer = MAKE(lower=0.0)
     with pytest.raises(ValueError, match="need params"):
         optimizer.update(TREE_START, optimizer.init(TREE_START))
+    with pytest.raises(ValueError, match=r"gradient is float32\(4,\), state float32\(12,\)"):
+        optimizer.update(jnp.ones(4), optimizer.init(TREE_START), jnp.ones(4))
+    assert MAKE(np.int64(3)).init(TREE_START)[0].moves.shape == (3, 12)
+
+
+@pytest.mark.parametrize("bound", [3 * 10**9, np.int64(3 * 10**9), np.array([3 * 10**9])])
+def test_bounds_beyond_32_bits(bound):
+    weights = lbfgs.path(MAKE(upper=bound), jnp.array([5.0]), lambda x: x - 7, 20)[0]
+    np.testing.assert_allclose(weights[-1], 7, rtol=1e-5)

@@ -178,3 +178,9 @@ def test_bounded(number):
     np.testing.assert_allclose(fn(value), minimum, atol=1e-7)
     np.testing.assert_allclose(value, place, atol=1e-5)
     np.testing.assert_array_equal(value[place == upper], upper[place == upper])
+
+
+def test_a_bound_beyond_32_bits():
+    solver = RpropMinimiser(1e-4, 1e-4, upper=np.array([3 * 10**9]))
+    solution = optimistix.minimise(lambda y, args: jnp.sum((y - 7) ** 2), solver, jnp.array([5.0]))
+    np.testing.assert_allclose(solution.value, 7, rtol=1e-4)
