@@ -79,6 +79,14 @@ def finite_cast(update: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
     return update.astype(dtype)
 
 
+def inverse_power_of_two(number: jax.Array) -> jax.Array:
+    """Of about this size; 0 for 0 and what is not finite."""
+    lowest = jnp.finfo(number.dtype).minexp  # below it, powers are rounded to 0
+    exponent = jnp.clip(-jnp.frexp(number)[1], lowest, -lowest)
+    power = jnp.ldexp(jnp.ones_like(number), exponent)
+    return jnp.where((number > 0) & (number < jnp.inf), power, 0)
+
+
 def reals(tree: Any) -> list[jax.Array]:
     """The leaves of a tree, complex ones as two."""
     return [part for leaf in jax.tree.leaves(tree) for part in parts(leaf)]

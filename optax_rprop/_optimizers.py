@@ -43,9 +43,9 @@ def rprop_lbfgs(
     longer.
 
     There is no line search and nothing to tune; a step is one gradient, and the loss is not
-    needed. No unit of a weight or of the loss matters. On 133 CUTEst problems, in float64, it
-    solves 68% to 1e-5 in 50 evaluations, 76% in 100 and 86% in 1,000; `optax.lbfgs` 53%, 68%
-    and 84%, `rprop_momentum` 44%, 63% and 85%.
+    needed. No unit matters, of the loss or of weights from 1e-17 to 1e10 in size. On 133 CUTEst
+    problems, in float64, it solves 68% to 1e-5 in 50 evaluations, 76% in 100 and 86% in 1,000;
+    `optax.lbfgs` 53%, 68% and 84%, `rprop_momentum` 44%, 63% and 85%.
 
     With `memory_size` 10, the state holds 26 numbers a weight (`optax.lbfgs` 23): take
     `rprop_momentum`, which holds two, for large or deep networks. On mini-batches use Adam.

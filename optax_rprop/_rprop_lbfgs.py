@@ -27,7 +27,7 @@ import optax
 from jax import lax
 
 from optax_rprop import _box, _checks, _hyperparameters, _lbfgs, _packing, _trust_region
-from optax_rprop._dtypes import by_parts, finite_cast, like, reals, widen
+from optax_rprop._dtypes import by_parts, finite_cast, inverse_power_of_two, like, reals, widen
 from optax_rprop._hyperparameters import PerWeight
 from optax_rprop._lbfgs import Arrays, Pairs, Products, each
 from optax_rprop._leaf import Hyperparams
@@ -245,13 +245,13 @@ def _step(
     scale = lax.cond(
         # Scalars come out of control flow: after selects, XLA would compute them in every leaf.
         old.gradient_scale == 0,
-        lambda: _inverse_power_of_two(largest),
+        lambda: inverse_power_of_two(largest),
         lambda: old.gradient_scale,
     )
     gradient = each(lambda g, m: g.astype(m.dtype) * scale.astype(m.dtype), gradients, old.move)
     free, downhill = None, gradient
     if box is not None:
-        free = each(_is_free, gradient, box)
+        free = each(lambda g, b: _box.is_free(g, *b), gradient, box)
         downhill = each(lambda g, f: jnp.where(f, g, 0), gradient, free)
 
     # The newest pair, and all inner products.
@@ -406,22 +406,6 @@ def _times(
         return jnp.where(measures, after_error, after_failure).astype(move.dtype)
 
     return each(times, gradients, old.move)
-
-
-def _is_free(gradient: jax.Array, box: tuple) -> jax.Array:
-    """Not held by a bound, which a cut step may miss by the rounding of a difference."""
-    parameter, lower, upper = box
-    eps = float(jnp.finfo(parameter.dtype).eps)
-    lower, upper = lower + eps * abs(lower), upper - eps * abs(upper)
-    return ~((parameter <= lower) & (gradient > 0) | (parameter >= upper) & (gradient < 0))
-
-
-def _inverse_power_of_two(number: jax.Array) -> jax.Array:
-    """Of about this size; 0 for 0 and what is not finite."""
-    lowest = jnp.finfo(number.dtype).minexp  # below it, powers are rounded to 0
-    exponent = jnp.clip(-jnp.frexp(number)[1], lowest, -lowest)
-    power = jnp.ldexp(jnp.ones_like(number), exponent)
-    return jnp.where((number > 0) & (number < jnp.inf), power, 0)
 
 
 def _forget(packed: jax.Array, distance: jax.Array, times: jax.Array) -> jax.Array:

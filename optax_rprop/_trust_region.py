@@ -43,7 +43,8 @@ def judge(
 
     def verdict(finite: bool) -> Verdict:
         # Far beyond a minimum, the slope before is lost in the rounding of the one after.
-        nowhere = ~measures & (before >= 1e-3 * abs(after)) & jnp.asarray(finite)
+        lost = 16 * float(jnp.finfo(after.dtype).eps) * abs(after)
+        nowhere = ~measures & (before >= lost) & jnp.asarray(finite)
         overshot = ~measures & (after > _STEEP * abs(before))
         is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
