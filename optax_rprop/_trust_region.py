@@ -42,9 +42,7 @@ def judge(
     few_tries = (old.cap < FIRST_CAP) & (largest > _LARGE)
 
     def verdict(finite: bool) -> Verdict:
-        # Far beyond a minimum, the slope before is lost in the rounding of the one after.
-        lost = 16 * float(jnp.finfo(after.dtype).eps) * abs(after)
-        nowhere = ~measures & (before >= lost) & jnp.asarray(finite)
+        nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
         overshot = ~measures & (after > _STEEP * abs(before))
         is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)

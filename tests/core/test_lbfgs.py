@@ -152,17 +152,6 @@ def test_stays_at_a_minimum(dtype, there, away, x64):
     assert np.max(error[arrived]) <= away
 
 
-def test_a_steep_wall_costs_no_pairs():
-    """There, the slope at the move's beginning is less than the rounding of that at its end."""
-
-    def gradients(x):
-        return jnp.where(x < 8, 0.01 * x - 1, 1e12)
-
-    weights, _, (state, _) = lbfgs.path(MAKE(), jnp.zeros(1), gradients, 19)
-    assert np.sum(weights >= 8) >= 4
-    assert np.all(state.num_failures == 0)
-
-
 # With larger ones, the first steps would be above the largest step size, 2**31.
 @pytest.mark.parametrize("units", [(1e-12,) * 6, (1e9,) * 6, (1e-12, *[1] * 5), (1e9, *[1] * 5)])
 def test_units_of_weights(units, x64):

@@ -176,7 +176,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 while True:
                     h = take(0, tries)
                     before, after, finite = g @ move, h @ move, np.isfinite(h).all()
-                    gives_up = finite and before >= 16 * unit * abs(after)
+                    gives_up = finite and before >= 0
                     if finite and not gives_up and not after > STEEP * abs(before):
                         break
                     portion = 0.1
