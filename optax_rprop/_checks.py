@@ -5,7 +5,7 @@ order alone, since that may stall a device; tracers cannot be: the compiled step
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,34 +17,19 @@ from optax_rprop import _packing
 _NUMBERS = (int, float, np.ndarray, np.generic)
 
 
-class _Interval(NamedTuple):
-    """The numbers that an argument may be. A NaN is in none."""
-
-    low: float
-    high: float
-    ends: str = "()"  # as in mathematics: "[" and "]" belong to it
-
-    def holds(self, number: Any) -> np.ndarray:
-        above = number >= self.low if self.ends[0] == "[" else number > self.low
-        return above & (number <= self.high if self.ends[1] == "]" else number < self.high)
-
-    def __str__(self) -> str:
-        return f"{self.ends[0]}{self.low:g}, {self.high:g}{self.ends[1]}"
-
-
 _LARGEST = _packing.LARGEST_STEP_SIZE
-_INTERVALS = {
-    "learning_rate": _Interval(0, _LARGEST, "(]"),
-    "eta_minus": _Interval(0, 1),
-    "eta_plus": _Interval(1, np.inf),
-    "min_step_size": _Interval(0, _LARGEST, "[]"),
-    "max_step_size": _Interval(0, _LARGEST, "(]"),
-    "lower": _Interval(-np.inf, np.inf, "[)"),
-    "upper": _Interval(-np.inf, np.inf, "(]"),
-    "momentum": _Interval(0, 1),
-    "tolerance": _Interval(0, np.inf, "[)"),
-    "rtol": _Interval(0, np.inf, "[)"),
-    "atol": _Interval(0, np.inf, "[)"),
+_INTERVALS = {  # as in mathematics, where "[" and "]" belong to it; a NaN is in none
+    "learning_rate": ("(", 0, _LARGEST, "]"),
+    "eta_minus": ("(", 0, 1, ")"),
+    "eta_plus": ("(", 1, np.inf, ")"),
+    "min_step_size": ("[", 0, _LARGEST, "]"),
+    "max_step_size": ("(", 0, _LARGEST, "]"),
+    "lower": ("[", -np.inf, np.inf, ")"),
+    "upper": ("(", -np.inf, np.inf, "]"),
+    "momentum": ("(", 0, 1, ")"),
+    "tolerance": ("[", 0, np.inf, ")"),
+    "rtol": ("[", 0, np.inf, ")"),
+    "atol": ("[", 0, np.inf, ")"),
 }
 _ORDERED = (
     ("min_step_size", "learning_rate"),
@@ -66,8 +51,11 @@ def check_numbers(**trees: Any) -> None:
                 )
             if np.dtype(bool) == getattr(value, "dtype", type(value)):  # a mask: True would be 1
                 raise TypeError(f"{place}={value!r} must be a number or an array of numbers.")
-            if isinstance(value, _NUMBERS) and not np.all(_INTERVALS[name].holds(value)):
-                raise ValueError(f"{place}={value} must lie in {_INTERVALS[name]}.")
+            if isinstance(value, _NUMBERS):
+                begin, low, high, end = _INTERVALS[name]
+                above = value >= low if begin == "[" else value > low
+                if not np.all(above & (value <= high if end == "]" else value < high)):
+                    raise ValueError(f"{place}={value} must lie in {begin}{low:g}, {high:g}{end}.")
     check_order(**trees)
 
 

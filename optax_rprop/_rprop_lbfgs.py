@@ -218,19 +218,6 @@ def _update(
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
 
-class _Turn(NamedTuple):
-    """Of Rprop, L-BFGS or the way back: fields of the state, but the move before bounds cut it."""
-
-    move: Arrays
-    rprop: ScaleByRpropState
-    diagonal: Arrays
-    distance: Arrays
-    ydy: jax.Array
-    cap: jax.Array
-    stretch: jax.Array
-    is_capped: jax.Array
-
-
 def _step(
     gradients: Arrays,
     old: Any,  # a ScaleByRpropLbfgsState, with lists for trees
@@ -273,26 +260,24 @@ def _step(
     left = old.countdown - 1
     rprop_acts = ~verdict.is_rejected & (left > 0)
 
-    def back() -> _Turn:
+    def back() -> Any:
         way = each(lambda m: verdict.portion.astype(m.dtype) * m - m, old.move)
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
         in_rounding = relative <= ROUNDING * float(jnp.finfo(relative.dtype).eps)
         times = _times(gradients, old, verdict, step_sizes, in_rounding)
         new = forget((old.countdown > 0) | verdict.gives_up, times)
-        return unchanged._replace(move=way, rprop=new, distance=distance)
+        return same._replace(move=way, rprop=new, distance=distance)
 
-    def by_rprop() -> _Turn:
+    def by_rprop() -> Any:
         move, new = rprop()
-        return unchanged._replace(move=move, rprop=new)
+        return same._replace(move=move, rprop=new)
 
-    def by_lbfgs() -> _Turn:
+    def by_lbfgs() -> Any:
         sizes = step_sizes()
-        return _by_lbfgs(old, pairs, counts, products, gradient, downhill, free, sizes, verdict)
+        return _by_lbfgs(same, pairs, counts, products, gradient, downhill, free, sizes, verdict)
 
-    unchanged = _Turn(
-        *(old.move, old.rprop, old.diagonal, old.distance),
-        *(products.ydy, old.cap, old.stretch, old.is_capped),
-    )
+    # Each makes the next state, with the move before bounds cut it; no branch takes the rings.
+    same = old._replace(gradient=None, moves=None, changes=None, ydy=products.ydy)
     whose = jnp.where(verdict.is_rejected, 0, jnp.where(rprop_acts, 1, 2))
     turn = lax.switch(whose, (back, by_rprop, by_lbfgs))
 
@@ -305,8 +290,7 @@ def _step(
 
     again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
     countdown = jnp.where(verdict.is_rejected, old.countdown, jnp.maximum(left, 0))
-    new = old._replace(**turn._asdict())
-    return steps, new._replace(
+    return steps, turn._replace(
         gradient=each(functools.partial(jnp.where, verdict.is_rejected), old.gradient, gradient),
         move=each(lambda m, last: jnp.where(verdict.is_rejected, last + m, m), made, old.move),
         moves=pairs.moves,
@@ -331,8 +315,8 @@ def _by_lbfgs(
     free: Arrays | None,
     sizes: Arrays,
     verdict: Verdict,
-) -> _Turn:
-    """The direction of L-BFGS, within the trust region."""
+) -> Any:
+    """The state with the direction of L-BFGS, within the trust region."""
     begins = old.countdown > 0
     diagonal, products = lax.cond(
         begins,
@@ -358,7 +342,7 @@ def _by_lbfgs(
     # In step sizes: of which one that does not follow moves by one.
     lengths = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
     most = _lbfgs.largest(lengths, old.cap)
-    part, *region = _trust_region.limit(old, verdict, begins, most)
+    part, cap, stretch, is_capped = _trust_region.limit(old, verdict, begins, most)
 
     # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
     # on in rounding errors.
@@ -371,7 +355,8 @@ def _by_lbfgs(
     if free is not None:
         distance = each(lambda d, f: jnp.where(is_known & ~f, 0, d), distance, free)
     move = each(lambda d: part.astype(d.dtype) * d, direction)
-    return _Turn(move, old.rprop, diagonal, distance, products.ydy, *region)
+    new = old._replace(move=move, diagonal=diagonal, distance=distance, ydy=products.ydy)
+    return new._replace(cap=cap, stretch=stretch, is_capped=is_capped)
 
 
 def _times(
