@@ -33,29 +33,27 @@ class Progress(NamedTuple):
 
     start: Any  # the second point, which is within bounds
     arrival: Any  # where L-BFGS arrived before it was pushed; at first, infinite
-    is_pushed: jax.Array  # off the arrival, in this step
-    is_recalled: jax.Array  # to the arrival: where it was pushed is outside of the domain
-    num_returns: jax.Array  # to one point, up to now
-    is_done: jax.Array
-    is_near: jax.Array  # within the tolerance, as far as L-BFGS can tell
-    is_idle: jax.Array
-    num_steps: jax.Array
-    near_steps: jax.Array  # how many, up to now, L-BFGS was near
-    quiet_steps: jax.Array  # how many, up to now, all step sizes were small
-    idle_steps: jax.Array  # since the last gain
     slope: jax.Array  # the largest, at the last point
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
+    is_pushed: Any = False  # off the arrival, in this step
+    is_recalled: Any = False  # to the arrival: where it was pushed is outside of the domain
+    is_done: Any = False
+    is_near: Any = False  # within the tolerance, as far as L-BFGS can tell
+    is_idle: Any = False
+    num_returns: Any = 0  # to one point, up to now
+    num_steps: Any = 0
+    near_steps: Any = 0  # how many, up to now, L-BFGS was near
+    quiet_steps: Any = 0  # how many, up to now, all step sizes were small
+    idle_steps: Any = 0  # since the last gain
 
 
 def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     """Before the first step."""
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), y)
-    no, zero, inf = jnp.array(False), jnp.array(0), jnp.full_like(rprop.cap, jnp.inf)
-    worst, far = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
-    return Progress(
-        *(y, nowhere, no, no, zero), *(no, no, no), *(zero, zero, zero, zero), inf, worst, far
-    )
+    inf = jnp.full_like(rprop.cap, jnp.inf)
+    first = Progress(y, nowhere, inf, jnp.full_like(f, jnp.inf), jnp.stack([inf, inf]))
+    return jax.tree.map(jnp.array, first)
 
 
 def follow(
@@ -106,19 +104,19 @@ def follow(
     return Progress(
         start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
         arrival=jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
+        slope=jnp.where(is_base, slope, old.slope),
+        best=jnp.fmin(old.best, f),
+        least_left=jnp.fmin(old.least_left, left),
         is_pushed=is_pushed,
         is_recalled=old.is_pushed & (rprop.num_tries > 0),
-        num_returns=num_returns,
         is_done=is_base & is_done,
         is_near=is_near_now,
         is_idle=is_idle,
+        num_returns=num_returns,
         num_steps=old.num_steps + 1,
         near_steps=near_steps,
         quiet_steps=quiet_steps,
         idle_steps=idle_steps,
-        slope=jnp.where(is_base, slope, old.slope),
-        best=jnp.fmin(old.best, f),
-        least_left=jnp.fmin(old.least_left, left),
     )
 
 
