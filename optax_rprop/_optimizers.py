@@ -239,11 +239,11 @@ def irprop_minus(
       step_dtype: the type of real parameters' step sizes: float32, float64, or bfloat16 for 2
         bytes of state a weight (default: each parameter's own; float32 for float16). Inside
         optax.inject_hyperparams give its name, such as "bfloat16".
-      lower: bounds below the parameters, rounded to their types (default: none). A dict may
-        leave parameters out; None, or -inf in an array, is no bound. A step that would leave
-        the box is cut to the largest that keeps the weight inside, after rounding; a weight that
-        starts outside moves to its bound. `update` needs `params`. Both parts of a complex
-        parameter have the same bounds.
+      lower: bounds below the parameters, rounded to their types, subnormal ones to 0 (default:
+        none). A dict may leave parameters out; None, or -inf in an array, is no bound. A step
+        that would leave the box is cut to the largest that keeps the weight inside, after
+        rounding; a weight that starts outside moves to its bound. `update` needs `params`. Both
+        parts of a complex parameter have the same bounds.
       upper: bounds above the parameters, likewise.
       undo_nonfinite: whether to go back where a gradient is NaN, or `value` (if it is passed to
         `update`) is not finite, as after the root of a negative number or a failed Cholesky
