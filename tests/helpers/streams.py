@@ -73,6 +73,23 @@ def minimize(optimizer, loss, params, steps):
     return jax.jit(lambda start: jax.lax.scan(step, start, length=steps)[0])(start)
 
 
+def trace(optimizer, params, loss_and_gradient, rows):
+    """The weights and the states after each step, stacked, in one compiled scan.
+
+    `loss_and_gradient` is a function of the weights and of a row.
+    """
+
+    def step(carry, row):
+        params, state = carry
+        value, gradient = loss_and_gradient(params, row)
+        updates, state = optimizer.update(gradient, state, params, value=value)
+        after = optax.apply_updates(params, updates), state
+        return after, after
+
+    start = params, optimizer.init(params)
+    return jax.jit(lambda start, rows: jax.lax.scan(step, start, rows)[1])(start, rows)
+
+
 def bits(array):
     """The bits of real numbers, as unsigned integers, which any file can hold."""
     return array.view(f"u{array.itemsize}")
