@@ -15,9 +15,9 @@ MAKE = optax_rprop.rprop_lbfgs
 COUNTS = reference_lbfgs.FIELDS
 
 
-def evaluations(gradients, start, solution, steps, accuracy=1e-5, **options):
+def evaluations(gradients, start, solution, steps, accuracy=1e-5):
     """How many until all weights are within an accuracy; one more than `steps` for never."""
-    weights = lbfgs.path(MAKE(**options), start, gradients, steps)[0]
+    weights = lbfgs.path(MAKE(), start, gradients, steps)[0]
     close = np.max(abs(np.asarray(weights) - solution) / accuracy, 1) <= 1
     return int(close.argmax()) + 1 if close.any() else steps + 1
 
@@ -69,7 +69,7 @@ PROBLEMS = {
     "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
     "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
-    "at an edge": (at_an_edge, [1.0, 3.0], {}, 80),
+    "at an edge": (at_an_edge, [1.0, 0.2], {}, 80),
     "one pair": (rosenbrock, [-1.2, 1.0], {"memory_size": 1}, 16),
     "three pairs": (rosenbrock, [-1.2] * 10, {"memory_size": 3}, 50),
 }
@@ -102,21 +102,10 @@ def test_the_problems_have_every_kind_of_step(x64):
     for name in ("kinks", "rotated kinks", "at bounds"):
         assert expected_of(name)["num_failures"][-1] > 0
     for name in ("barrier", "at an edge"):
-        assert expected_of(name)["num_tries"].max() > 0
+        gradients = jax.vmap(PROBLEMS[name][0])(expected_of(name)["weights"])
+        assert not np.isfinite(gradients).all()
     assert max(expected_of(name)["num_tries"].max() for name in PROBLEMS) == 3
     assert min(expected_of("in ten dimensions")["countdown"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("gradients", "start", "solution", "most"),
-    [
-        (lambda x: jnp.asarray(lbfgs.rotated(1e4, 20)) @ (x - 1), [0.0] * 20, 1, 600),
-        (kinks, [0.0] * 3, np.arange(1, 4), 250),
-    ],
-    ids=("rotated", "kinks"),
-)
-def test_evaluations_beyond_the_reference(gradients, start, solution, most, x64):
-    assert evaluations(gradients, jnp.array(start), solution, most) <= most
 
 
 @pytest.mark.parametrize("curvature", [1e-36, 1e-39])
@@ -223,83 +212,19 @@ def test_never_outside_the_box(dtype, x64):
     assert np.mean(np.asarray(countdowns) == 0) > 0.1  # L-BFGS has been at work
 
 
-def test_bounds_cost_nothing(x64):
-    """Half of the weights on bounds: what is left is as fast as if they were not there. In a
-    single problem, rounding and luck decide about a few evaluations."""
-    narrow = jnp.array([lbfgs.rotated(1e3, 5, seed) for seed in range(30)])
+def test_a_loss_that_is_not_finite_is_as_gradients_that_are_not(x64):
+    def loss_and_gradient(x, in_the_loss):
+        is_finite = jnp.all(x > 0)
+        value = jnp.where(is_finite | ~in_the_loss, 0.0, jnp.nan)
+        gradient = jnp.nan_to_num(barrier(x))
+        return value, jnp.where(is_finite | in_the_loss, gradient, jnp.nan)
 
-    def steep(x):
-        return jnp.einsum("nij,nj->ni", narrow, x)
-
-    def among_bounds(x):  # the two halves know nothing of each other
-        return jnp.concatenate([1e3 + steep(x[:, :5] + 1), steep(x[:, 5:] - 2)], 1)
-
-    counts = []
-    for box, gradients, there in (
-        ({"lower": 0.0}, among_bounds, [0.0] * 5 + [2.0] * 5),
-        ({}, lambda x: steep(x - 2), [2.0] * 5),
-    ):
-        start = jnp.full((30, len(there)), 0.5)
-        weights = lbfgs.path(lbfgs.of_many(MAKE(**box)), start, gradients, 100)[0]
-        close = np.max(abs(weights - np.array(there)), -1) <= 1e-5
-        assert close.any(0).all()
-        counts.append(close.argmax(0))
-    assert np.median(counts[0]) <= 1.2 * np.median(counts[1])
-    assert np.mean(counts[0]) <= 1.2 * np.mean(counts[1])
-
-
-def with_edges(kind, given, x):
-    """A loss with a domain: beyond, it or its gradient is not a number."""
-    bowl = jnp.sum(given["curvatures"] * (x - given["target"]) ** 2)
-    room = given["room"] - given["normals"] @ x
-    if kind == "barrier":
-        return bowl - given["height"] * jnp.sum(jnp.log(room))
-    if kind == "root":
-        return bowl - given["height"] * jnp.sum(jnp.sqrt(room))
-    # A covariance: of the parameters it is the matrix.
-    matrix = jnp.stack([jnp.stack([x[0], x[1]]), jnp.stack([x[1], x[2]])])
-    factor = jnp.linalg.cholesky(matrix)
-    white = jax.scipy.linalg.solve_triangular(factor, given["normals"][:, :2].T, lower=True)
-    return 2 * jnp.sum(jnp.log(jnp.diag(factor))) + jnp.mean(white**2) + (x[3] - 1) ** 2
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["barrier", "root", "cholesky"])
-def test_domain_errors_trap_nobody(kind, dtype, x64):
-    random, members = np.random.default_rng(0), 100
-    inside = random.standard_normal((members, 4))
-    if kind == "cholesky":
-        inside[:, 0], inside[:, 2] = 10 ** random.uniform(-1, 1, (2, members))
-        inside[:, 1] = random.uniform(-0.9, 0.9, members) * np.sqrt(inside[:, 0] * inside[:, 2])
-    normals = random.standard_normal((members, 3, 4))
-    given = {
-        "curvatures": 10 ** random.uniform(-1, 1, (members, 4)),
-        "target": random.normal(0, 3, (members, 4)),
-        # A lower root has its minimum nearer to an edge than float32 can tell.
-        "height": 10 ** random.uniform(*((0, 1) if kind == "root" else (-1.5, 0)), members),
-        "normals": normals,
-        "room": np.einsum("nij,nj->ni", normals, inside)
-        + 10 ** random.uniform(-2, 1, (members, 3)),
-    }
-    given, inside = jax.tree.map(lambda array: jnp.asarray(array, dtype), (given, inside))
-    optimizer = MAKE()
-
-    def member(given, x):
-        def step(carry, _):
-            x, state = carry
-            value, gradient = jax.value_and_grad(lambda x: with_edges(kind, given, x))(x)
-            extra_args = {"value": value} if kind == "barrier" else {}
-            updates, state = optimizer.update(gradient, state, **extra_args)
-            finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-            return (optax.apply_updates(x, updates), state), (finite, value)
-
-        return jax.lax.scan(step, (x, optimizer.init(x)), None, length=200)[1]
-
-    finite, value = jax.device_get(jax.jit(jax.vmap(member))(given, inside))
-    assert finite[:, 0].all()
-    assert np.mean(~finite.all(1)) > 0.3  # many leave their domain
-    assert finite[:, -30:].any(1).all()
-    assert np.all(np.where(finite, value, np.inf).min(1) < value[:, 0])
+    found, expected = (
+        streams.trace(MAKE(), jnp.array([1.0, 3.0]), loss_and_gradient, jnp.full(80, in_the_loss))
+        for in_the_loss in (True, False)
+    )
+    streams.assert_same_bits(found[0], expected[0])
+    assert (found[0] <= 0).any()
 
 
 def test_rounding_traps_nobody_at_an_edge():
