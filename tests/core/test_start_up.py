@@ -56,8 +56,11 @@ def test_a_copy_of_the_parameters_is_a_program(params, compiled):
 
 
 @pytest.mark.parametrize("name", ["irprop_minus", "rprop_momentum"])
-def test_readers_compile_once_a_shape(name, params, compiled):
-    state = getattr(optax_rprop, name)().init(params)
+def test_the_second_update_compiles_nothing_and_readers_once_a_shape(name, params, compiled):
+    optimizer = getattr(optax_rprop, name)()
+    state = optimizer.init(params)
+    _, (_, state) = compiled(optimizer.update, params, state, params)
+    assert compiled(optimizer.update, params, state, params)[0] == 0
     for read in (
         optax_rprop.step_sizes,
         optax_rprop.prev_signs,
@@ -66,19 +69,8 @@ def test_readers_compile_once_a_shape(name, params, compiled):
         # `converged` also puts the leaves' answers together: five small programs in all.
         assert compiled(read, state)[0] <= SHAPES + 5
         assert compiled(read, state)[0] == 0
-
-
-def test_from_step_sizes_compiles_once_a_shape(params, compiled):
-    state = optax_rprop.rprop().init(params)[0]
+    state = optimizer.init(params)[0]
     given = optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
     # And the conversion of the signs' type.
     assert compiled(optax_rprop.ScaleByRpropState.from_step_sizes, *given)[0] <= 2 * SHAPES
     assert compiled(optax_rprop.ScaleByRpropState.from_step_sizes, *given)[0] == 0
-
-
-@pytest.mark.parametrize("name", ["irprop_minus", "rprop_momentum"])
-def test_the_second_update_compiles_nothing(name, params, compiled):
-    optimizer = getattr(optax_rprop, name)()
-    state = optimizer.init(params)
-    _, (_, state) = compiled(optimizer.update, params, state, params)
-    assert compiled(optimizer.update, params, state, params)[0] == 0

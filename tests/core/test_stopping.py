@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import scipy.optimize
-import sklearn.datasets
 
 import optax_rprop
 from helpers import streams
@@ -34,31 +32,17 @@ def test_a_part_without_parameters(make):
     assert optax_rprop.converged(state, 1e-3)
 
 
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["irprop_minus", "irprop_plus"])
 def test_active_bounds(name):
-    """Non-negative least squares on the diabetes data: SciPy's solution, five weights at 0."""
-    features, target = sklearn.datasets.load_diabetes(return_X_y=True)
-    target = target - target.mean()
-    expected, _ = scipy.optimize.nnls(features, target)
-    assert (expected == 0).sum() == 5
-    optimizer = streams.make(name)(1.0, min_step_size=1e-9, max_step_size=1e4, lower=0.0)
-
-    def step(carry):
-        weights, state, steps = carry
-        loss = jax.value_and_grad(lambda w: jnp.mean((features @ w - target) ** 2))
-        value, gradient = loss(weights)
-        updates, state = optimizer.update(gradient, state, weights, value=value)
-        return weights + updates, state, steps + 1
-
-    def goes_on(carry):
-        return ~optax_rprop.converged(carry[1], 1e-6) & (carry[2] < 2000)
-
-    start = jnp.ones(10), optimizer.init(jnp.ones(10)), 0
-    weights, _, steps = jax.jit(lambda start: jax.lax.while_loop(goes_on, step, start))(start)
-    assert steps < 2000
-    np.testing.assert_array_equal(np.asarray(weights) == 0, expected == 0)
-    np.testing.assert_allclose(weights, expected, atol=1e-3)  # condition 200 times the tolerance
+    """A weight that its bound holds does not delay the end, though its step size is large."""
+    optimizer = streams.make(name)(1.0, lower=0.0)
+    target = jnp.array([3.0, -1.0, 0.5, -2.0])
+    weights, state = streams.minimize(
+        optimizer, lambda x: jnp.sum((x - target) ** 2), jnp.ones(4), 300
+    )
+    assert optax_rprop.converged(state, 1e-5)
+    np.testing.assert_allclose(weights, np.maximum(target, 0), atol=1e-4)
+    assert optax_rprop.step_sizes(state)[1] > 0.1
 
 
 @pytest.mark.parametrize("name", streams.OPTIMIZERS)
