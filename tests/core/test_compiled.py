@@ -25,20 +25,16 @@ WEIGHTS = 100_000
 BOX = {"lower": -1.0, "upper": 1.0}
 
 
-def compiled_step(name, dtype, leaves=1, **options):
-    """A donated step of so many leaves, compiled, and the bytes of its state."""
-    optimizer = streams.make(name)(0.01, **options)
+def compiled_step(optimizer, params):
+    """A donated step, compiled, and the state that it takes."""
 
     def step(params, state, gradients, value):
         updates, state = optimizer.update(gradients, state, params, value=value)
         return optax.apply_updates(params, updates), state
 
-    params = [jnp.zeros(WEIGHTS, dtype) for _ in range(leaves)]
     state = optimizer.init(params)
-    kept = state[0].packed, state[0].average
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(kept))
     jitted = jax.jit(step, donate_argnums=(0, 1))
-    return jitted.lower(params, state, params, jnp.zeros(())).compile(), state_bytes
+    return jitted.lower(params, state, params, jnp.zeros(())).compile(), state
 
 
 def loops_and_copies(compiled):
@@ -78,8 +74,10 @@ STEPS = [
 
 @pytest.mark.parametrize(("name", "dtype", "options", "state", "passes", "accessed"), STEPS)
 def test_bytes_loops_and_copies(name, dtype, options, state, passes, accessed):
-    compiled, state_bytes = compiled_step(name, dtype, **options)
-    assert state_bytes == state * WEIGHTS
+    optimizer = streams.make(name)(0.01, **options)
+    compiled, (made, _) = compiled_step(optimizer, jnp.zeros(WEIGHTS, dtype))
+    kept = jax.tree.leaves((made.packed, made.average))
+    assert sum(leaf.nbytes for leaf in kept) == state * WEIGHTS
     assert loops_and_copies(compiled) == passes
     # A few scalars come on top.
     assert accessed <= compiled.cost_analysis()["bytes accessed"] / WEIGHTS < accessed + 0.01
@@ -90,7 +88,8 @@ def test_bytes_loops_and_copies(name, dtype, options, state, passes, accessed):
     ("name", "leaves"), [("irprop_minus", 3), ("rprop_minus", 3), ("rprop_momentum", 1)]
 )
 def test_no_memory_is_needed_beside_the_arguments(name, leaves):
-    compiled, _ = compiled_step(name, "float32", leaves)
+    params = [jnp.zeros(WEIGHTS) for _ in range(leaves)]
+    compiled, _ = compiled_step(streams.make(name)(0.01), params)
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes < WEIGHTS  # less than one leaf's fourth
     assert memory.alias_size_in_bytes >= memory.output_size_in_bytes - 1000
@@ -122,15 +121,7 @@ def test_nothing_is_computed_in_bfloat16(name):
 @pytest.mark.parametrize("shape", [(WEIGHTS,), (WEIGHTS // 50, 50)])
 def test_lbfgs_writes_its_pairs_where_they_are(shape):
     """A pair takes a row of the ring that the step before wrote; no copy is made of a ring."""
-    optimizer = optax_rprop.rprop_lbfgs()
-
-    def step(params, state, gradients):
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    params = jnp.zeros(shape)
-    jitted = jax.jit(step, donate_argnums=(0, 1))
-    compiled = jitted.lower(params, optimizer.init(params), params).compile()
+    compiled, _ = compiled_step(optax_rprop.rprop_lbfgs(), jnp.zeros(shape))
     ring = f"f32[10,{','.join(map(str, shape))}]"
     assert ring in compiled.as_text()
     assert not re.search(rf"= {re.escape(ring)}\S* copy\(", compiled.as_text())
