@@ -231,11 +231,14 @@ def test_rounding_traps_nobody_at_an_edge():
     """The minimum is the edge itself, where a weight gets far smaller than its moves."""
 
     def gradients(x):
-        slope = jnp.where(x[1] > 0, 0.5 / jnp.sqrt(abs(x[1])), jnp.nan)
-        return jnp.stack([2 * (x[0] - 3), slope])
+        slope = jnp.where(x[..., 1] > 0, 0.5 / jnp.sqrt(abs(x[..., 1])), jnp.nan)
+        return jnp.stack([2 * (x[..., 0] - 3), slope], -1)
 
-    weights = np.asarray(lbfgs.path(MAKE(), jnp.array([0.1, 1.0]), gradients, 300)[0])
-    assert np.mean(weights[:, 1] <= 0) > 0.3
-    assert np.any(weights[-40:, 1] > 0)
+    start = jnp.stack([jnp.full(100, 0.1), jnp.geomspace(1, 1000, 100)], -1)
+    alone = lbfgs.path(MAKE(), start[0], gradients, 300)[0]
+    many = lbfgs.path(lbfgs.of_many(MAKE()), start, gradients, 300)[0]
+    at_the_edge = np.concatenate([alone[:, None], many], 1)[..., 1]
+    assert (np.mean(at_the_edge <= 0, 0) > 0.3).all()
+    assert (at_the_edge[-40:] > 0).any(0).all()
     # Its errors neither shorten nor lengthen the steps of the other, whose gradients are numbers.
-    np.testing.assert_allclose(weights[-40:, 0], 3, atol=0.1)
+    np.testing.assert_allclose(alone[-40:, 0], 3, atol=0.1)
