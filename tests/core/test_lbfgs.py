@@ -227,6 +227,61 @@ def test_a_loss_that_is_not_finite_is_as_gradients_that_are_not(x64):
     assert (found[0] <= 0).any()
 
 
+def with_edges(kind, given, x):
+    """A loss with a domain: beyond, it or its gradient is not a number."""
+    bowl = jnp.sum(given["curvatures"] * (x - given["target"]) ** 2)
+    room = given["room"] - given["normals"] @ x
+    if kind == "barrier":
+        return bowl - given["height"] * jnp.sum(jnp.log(room))
+    if kind == "root":
+        return bowl - given["height"] * jnp.sum(jnp.sqrt(room))
+    # A covariance: of the parameters it is the matrix.
+    matrix = jnp.stack([jnp.stack([x[0], x[1]]), jnp.stack([x[1], x[2]])])
+    factor = jnp.linalg.cholesky(matrix)
+    white = jax.scipy.linalg.solve_triangular(factor, given["normals"][:, :2].T, lower=True)
+    return 2 * jnp.sum(jnp.log(jnp.diag(factor))) + jnp.mean(white**2) + (x[3] - 1) ** 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("barrier", "float32"), ("root", "float64"), ("cholesky", "float32")]
+)
+def test_domain_errors_trap_nobody(kind, dtype, x64):
+    random, members = np.random.default_rng(0), 100
+    inside = random.standard_normal((members, 4))
+    if kind == "cholesky":
+        inside[:, 0], inside[:, 2] = 10 ** random.uniform(-1, 1, (2, members))
+        inside[:, 1] = random.uniform(-0.9, 0.9, members) * np.sqrt(inside[:, 0] * inside[:, 2])
+    normals = random.standard_normal((members, 3, 4))
+    given = {
+        "curvatures": 10 ** random.uniform(-1, 1, (members, 4)),
+        "target": random.normal(0, 3, (members, 4)),
+        # A lower root has its minimum nearer to an edge than float32 can tell.
+        "height": 10 ** random.uniform(*((0, 1) if kind == "root" else (-1.5, 0)), members),
+        "normals": normals,
+        "room": np.einsum("nij,nj->ni", normals, inside)
+        + 10 ** random.uniform(-2, 1, (members, 3)),
+    }
+    given, inside = jax.tree.map(lambda array: jnp.asarray(array, dtype), (given, inside))
+    optimizer = MAKE()
+
+    def member(given, x):
+        def step(carry, _):
+            x, state = carry
+            value, gradient = jax.value_and_grad(lambda x: with_edges(kind, given, x))(x)
+            extra_args = {"value": value} if kind == "barrier" else {}
+            updates, state = optimizer.update(gradient, state, **extra_args)
+            finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+            return (optax.apply_updates(x, updates), state), (finite, value)
+
+        return jax.lax.scan(step, (x, optimizer.init(x)), None, length=200)[1]
+
+    finite, value = jax.device_get(jax.jit(jax.vmap(member))(given, inside))
+    assert finite[:, 0].all()
+    assert np.mean(~finite.all(1)) > 0.3  # many leave their domain
+    assert finite[:, -30:].any(1).all()
+    assert np.all(np.where(finite, value, np.inf).min(1) < value[:, 0])
+
+
 def test_rounding_traps_nobody_at_an_edge():
     """The minimum is the edge itself, where a weight gets far smaller than its moves."""
 
