@@ -29,10 +29,17 @@ def default_promotion():
 def compare_losses(request, capsys):
     """Compares and returns losses that `fit` reaches; prints a row of the page on other libraries.
 
-    What the library's usual optimizer reaches is more than `margin` times larger than each.
+    What the library's usual optimizer reaches is more than `margin` times larger than each. An
+    error names what the library does not pass on to `update`.
     """
 
-    def compare(fit, usual, margin=1):
+    def compare(fit, usual, margin=1, passes_params=True, passes_value=False):
+        if not passes_params:
+            with pytest.raises(ValueError, match="need params"):
+                fit(optax_rprop.rprop(lower=-9.0))
+        if not passes_value:
+            with pytest.raises(ValueError, match="value=None"):
+                fit(optax_rprop.irprop_plus())
         optimizers = optax_rprop.rprop_lbfgs(), optax_rprop.rprop_momentum(), optax_rprop.rprop()
         losses = [float(fit(optimizer)) for optimizer in (*optimizers, usual)]
         with capsys.disabled():

@@ -61,5 +61,3 @@ def test_losses(problem, compare_losses):
     rprop_lbfgs, _, rprop, adam = errors
     assert max(rprop, rprop_lbfgs, irprop_plus) < 0.003
     assert adam > 0.03
-    with pytest.raises(ValueError, match="value=None"):
-        fit(problem, optax_rprop.irprop_plus())

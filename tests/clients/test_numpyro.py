@@ -34,11 +34,9 @@ def fit(data, optimizer, steps=300):
 
 
 def test_losses(data, compare_losses):
-    def loss_of(optimizer):
-        _, loss = fit(data, optimizer, 100)
-        return loss
-
-    compare_losses(loss_of, numpyro.optim.Adam(0.01))
+    compare_losses(
+        lambda optimizer: fit(data, optimizer, 100)[1], numpyro.optim.Adam(0.01), passes_value=True
+    )
 
 
 def test_most_probable_weights(data):
