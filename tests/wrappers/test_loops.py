@@ -1,4 +1,6 @@
-"""In every training loop, each optimizer follows the papers."""
+"""In every training loop and under every transformation, each optimizer follows the papers."""
+
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +10,19 @@ import pytest
 import optax_rprop
 from helpers import streams
 from helpers.conformance import (
-    ALL_OPTIONS,
     FINITE,
     GRADIENTS,
+    IN_A_BOX,
     LOSSES,
     MOMENTUM,
+    PLAIN,
     UNDOING_IN_A_BOX,
     VALUES,
     assert_follows_papers,
     every_kind,
-    parametrize,
+    has_lbfgs,
+    run,
+    trace_of,
     tree,
 )
 
@@ -84,9 +89,9 @@ def test_a_bound_for_one_weight_of_an_nnx_network():
     assert (network.layers[0].kernel[...] == before - 0.5).all()
 
 
-@parametrize(UNDOING_IN_A_BOX)
-def test_flax_train_state(make):
+def test_flax_train_state():
     """`apply_gradients` keeps the loss to itself, which is said where it is needed."""
+    make = UNDOING_IN_A_BOX
     module = pytest.importorskip("flax.training.train_state")
     state = module.TrainState.create(apply_fn=None, params=tree(VALUES), tx=make())
     step = jax.jit(lambda state, gradients: state.apply_gradients(grads=gradients))
@@ -97,31 +102,6 @@ def test_flax_train_state(make):
     state = state.replace(tx=optax_rprop.irprop_plus())
     with pytest.raises(ValueError, match=r"update\(gradients, state, params, value=loss\)"):
         state.replace(opt_state=state.tx.init(state.params)).apply_gradients(grads=state.params)
-
-
-@parametrize(ALL_OPTIONS, MOMENTUM)
-def test_equinox_filter_jit(make):
-    eqx = pytest.importorskip("equinox")
-
-    class Model(eqx.Module):
-        bias: jax.Array
-        weight: jax.Array
-        activation: object = jnp.tanh  # a leaf that is no array
-
-    optimizer = make()
-
-    @eqx.filter_jit
-    def step(model, state, row, loss):
-        gradients = eqx.filter_grad(linear_loss)(model, row)
-        params = eqx.filter(model, eqx.is_inexact_array)
-        updates, state = optimizer.update(gradients, state, params, value=loss)
-        return eqx.apply_updates(model, updates), state
-
-    model = Model(**tree(VALUES))
-    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-    for row, loss in ROWS:
-        model, state = step(model, state, tree(row), loss)
-    assert_follows_papers(make, eqx.filter(model, eqx.is_array), state)
 
 
 @pytest.mark.usefixtures("x64")
@@ -140,3 +120,79 @@ def test_optimistix_minimiser(rule):
     # the step before it, which was less than twice the tolerance.
     near = np.max(np.abs(solution.value - target)) < 2 * tolerance
     assert near == (rule not in ("irprop_minus", "irprop_plus"))
+
+
+SWEEP = {
+    "learning_rate": np.array([0.01, 0.1, 0.02, 1.0], np.float32),
+    "eta_minus": np.array([0.5, 0.4, 0.9, 0.1], np.float32),
+    "eta_plus": np.array([1.2, 1.1, 3.0, 2.0], np.float32),
+    "min_step_size": np.array([1e-6, 0.05, 0.0, 0.01], np.float32),
+    "max_step_size": np.array([50.0, 0.2, 0.1, 1.0], np.float32),
+}
+
+
+@every_kind
+def test_vmapped_ensemble(make):
+    """Each member is the run alone, with its hyperparameters, parameters, gradients and losses."""
+    values, gradients = (np.stack([x, -x, x / 2, -x / 4]) for x in (VALUES, GRADIENTS))
+    losses = np.stack([LOSSES, -LOSSES, LOSSES[::-1], -LOSSES[::-1]])
+    sweep = {} if has_lbfgs(make) else SWEEP
+    members = jax.jit(jax.vmap(lambda numbers, *given: run(make(**numbers), *given)))
+    params, states = members(sweep, tree(values), tree(gradients), losses)
+    for member in range(4):
+        one, state = jax.tree.map(operator.itemgetter(member), (params, states))
+        streams = gradients[member], losses[member], values[member]
+        numbers = {name: numbers[member] for name, numbers in sweep.items()}
+        assert_follows_papers(make, one, state, *streams, **numbers)
+
+
+def final_weights(make, numbers, dtype):
+    params, gradients = jnp.asarray(VALUES, dtype), jnp.asarray(GRADIENTS, dtype)
+    return run(make(**numbers), params, gradients)[0]
+
+
+NUMBERS = {"learning_rate": 0.01, "eta_minus": 0.5, "eta_plus": 1.2}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("make", "derivative"),
+    [
+        # By the step from what was packed, the undo and the cut, and the average.
+        *((make, jax.jacfwd) for make in (*PLAIN, IN_A_BOX, MOMENTUM)),
+        *((make, jax.jacrev) for make in (PLAIN[0], IN_A_BOX)),
+    ],
+    ids=lambda given: given.__name__,
+)
+def test_derivative_through_updates(make, derivative):
+    """By the first step size and the two factors, through thirty steps."""
+    jacobian = jax.jit(derivative(lambda numbers: final_weights(make, numbers, float)))(NUMBERS)
+    for name, number in NUMBERS.items():
+        change = 1e-5
+        weights = [
+            trace_of(make, VALUES.astype(float), GRADIENTS, **(NUMBERS | {name: number + signed}))[
+                0
+            ][-1]
+            for signed in (-change, change)
+        ]
+        difference = (weights[1] - weights[0]) / (2 * change)
+        # Each weight is a sum of products of factors. A central difference of the longest,
+        # eta_plus**29, is off by 28 * 27 / 6 * (change / 1.2)**2 = 9e-9 of itself; where terms
+        # cancel, of those, here below 10. Rounding adds 1e-15 / change.
+        np.testing.assert_allclose(jacobian[name], difference, rtol=1e-8, atol=1e-7)
+
+
+def test_derivative_in_float32():
+    """Right at ordinary scales; on its way back it is 2**-96 of itself, and may vanish there."""
+
+    @jax.jit
+    def derivative(scale):
+        def loss(learning_rate):
+            numbers = NUMBERS | {"learning_rate": learning_rate}
+            return scale * final_weights(PLAIN[0], numbers, np.float32).sum()
+
+        return jax.grad(loss)(NUMBERS["learning_rate"])
+
+    assert derivative(1.0) != 0
+    assert derivative(2.0**-10) == 2.0**-10 * derivative(1.0)
+    assert derivative(2.0**-60) == 0

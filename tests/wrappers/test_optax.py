@@ -24,7 +24,6 @@ from helpers.conformance import (
     MOMENTUM,
     PLAIN,
     STEPS,
-    UNDOING_IN_A_BOX,
     VALUES,
     assert_follows_papers,
     assert_same_trees,
@@ -173,73 +172,67 @@ def test_partition(makes):
         assert_follows_papers(make, *own, values=VALUES[columns], **given)
 
 
-def assert_memory_follows_papers(make, state, gradients=GRADIENTS):
-    _, step_sizes, signs = (part[-1] for part in trace_of(make, VALUES, gradients))
-    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
-    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
-
-
 def test_schedule_free():
     """Its sequence z is the base optimizer's own; the parameters are averages of it."""
     _, state = run(contrib.schedule_free(PLAIN[1](), learning_rate=0.01))
     assert_follows_papers(PLAIN[1], state.z, state)
 
 
-@parametrize(*PLAIN[:2])
-def test_mechanize(make):
-    """It learns a factor for the updates, and leaves the step sizes alone."""
-    wrapped = contrib.mechanize(make())
-    takes_loss = isinstance(wrapped, optax.GradientTransformationExtraArgs)
-    if make is PLAIN[1] and not takes_loss:
-        pytest.skip("the mechanize of this older Optax keeps the loss to itself")
+@pytest.mark.parametrize(
+    ("wrap", "params", "sees"),
+    [
+        (contrib.mechanize, tree(VALUES), GRADIENTS),
+        (
+            lambda inner: optax.lookahead(inner, 5, 0.5),
+            optax.LookaheadParams.init_synced(tree(VALUES)),
+            GRADIENTS,
+        ),
+        # Every second gradient, the one at the disturbed point, is Rprop's.
+        (
+            lambda inner: contrib.sam(inner, optax.sgd(0.1), sync_period=2),
+            tree(VALUES),
+            GRADIENTS[1::2],
+        ),
+    ],
+    ids=["mechanize", "lookahead", "sam"],
+)
+def test_wrappers_that_change_updates(wrap, params, sees):
+    """They leave the step sizes and the signs alone."""
     with loose_types():
-        _, state = run(wrapped, losses=LOSSES if takes_loss else None)
-    assert_memory_follows_papers(make, state)
+        _, state = run(wrap(PLAIN[0]()), params, losses=None)
+    _, step_sizes, signs = (part[-1] for part in trace_of(PLAIN[0], VALUES, sees))
+    streams.assert_same_bits(flat(optax_rprop.step_sizes(state)), step_sizes)
+    streams.assert_same_bits(flat(optax_rprop.prev_signs(state)), signs)
 
 
-@parametrize(UNDOING_IN_A_BOX, MOMENTUM)
-def test_split_real_and_imaginary(make):
-    """Its pairs of reals are what a complex parameter is here without it."""
-    params = jnp.asarray(VALUES + 1j * VALUES[::-1])
-    gradients = jnp.asarray(GRADIENTS + 1j * GRADIENTS[:, ::-1])
-    with loose_types():
-        split = run(contrib.split_real_and_imaginary(make()), params, gradients, losses=None)
-    plain = run(make(), params, gradients, losses=None)
-    assert_same_trees(split[0], plain[0], make)
-    for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
-        pair, both = read(split[1]), read(plain[1])
-        np.testing.assert_array_equal(pair.real, both.real)
-        np.testing.assert_array_equal(pair.imaginary, both.imag)
-
-
-def test_lookahead_and_sharpness_aware_minimization():
-    make = PLAIN[0]
-    params = optax.LookaheadParams.init_synced(tree(VALUES))
-    with loose_types():
-        _, ahead = run(optax.lookahead(make(), 5, 0.5), params, losses=None)
-        _, sharp = run(contrib.sam(make(), optax.sgd(0.1), sync_period=2), losses=None)
-    assert_memory_follows_papers(make, ahead)
-    # Every second gradient, the one at the disturbed point, is Rprop's.
-    assert_memory_follows_papers(make, sharp.opt_state, GRADIENTS[1::2])
+# Five weights' own numbers.
+NUMBERS = {
+    "learning_rate": np.float32([0.02, 0.01, 0.05, 0.1, 0.3]),
+    "min_step_size": np.float32([1e-6, 1e-3, 1e-3, 0.01, 0.01]),
+    "max_step_size": np.float32([0.5, 0.4, 0.4, 0.4, 0.4]),
+    "lower": np.float32([-2.1, -1.05, -0.3, 0.9, 1.6]),
+}
+PREFIXES = {name: tree(numbers) for name, numbers in NUMBERS.items()}
+OF_WEIGHT = {name: {"weight": prefix["weight"]} for name, prefix in PREFIXES.items()}
 
 
 @pytest.mark.parametrize(
-    ("wrap", "params"),
+    ("wrapped", "weights"),
     [
-        (lambda inner: optax.lookahead(inner, 5, 0.5), optax.LookaheadParams.init_synced(1.0)),
-        (contrib.split_real_and_imaginary, jnp.ones(2)),
-        (lambda inner: contrib.sam(inner, optax.sgd(0.1)), jnp.ones(2)),
-        (lambda inner: optax.MultiSteps(inner, 1).gradient_transformation(), jnp.ones(2)),
+        (optax.inject_hyperparams(optax_rprop.irprop_plus)(**PREFIXES), 5),
+        # Of one array of all weights.
+        (optax.flatten(optax_rprop.irprop_plus(**NUMBERS)), 5),
+        # Of the part that it hands on.
+        (optax.masked(optax_rprop.irprop_plus(**OF_WEIGHT), {"bias": False, "weight": True}), 4),
     ],
-    ids=["lookahead", "split_real_and_imaginary", "sam", "MultiSteps.gradient_transformation"],
+    ids=["inject_hyperparams", "flatten", "masked"],
 )
-def test_wrappers_that_keep_the_loss_to_themselves(wrap, params):
-    """irprop_plus says so instead of going on without it, by itself or for the wrapper."""
-    in_a_chain = optax.chain(wrap(optax_rprop.irprop_plus()))
-    state = in_a_chain.init(params)
-    gradient = jnp.ones_like(getattr(params, "fast", params))
-    with loose_types(), pytest.raises((TypeError, ValueError), match="value"):
-        in_a_chain.update(gradient, state, params, value=1.0)
+def test_numbers_of_each_weight(wrapped, weights):
+    """They reach it where the wrapper changes the tree or the numbers, as without the wrapper."""
+    (params, state), (expected, plain) = run(wrapped), run(optax_rprop.irprop_plus(**PREFIXES))
+    streams.assert_same_bits(flat(params)[-weights:], flat(expected)[-weights:])
+    for read in (optax_rprop.step_sizes, optax_rprop.prev_signs):
+        streams.assert_same_bits(flat(read(state)), flat(read(plain))[-weights:])
 
 
 @every_kind

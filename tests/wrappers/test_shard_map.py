@@ -1,4 +1,6 @@
-"""Inside jax.shard_map, on eight devices: weights on all of them, shards, one model on each."""
+"""Inside jax.shard_map, on eight devices: shards of one model, and one model on each."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +27,6 @@ STEPS, WEIGHTS = 60, 16
 # Whole numbers, so that sums of any order are equal to the last bit.
 TARGET = np.float32(np.random.default_rng(0).integers(-3, 4, WEIGHTS))
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec("x")
-
-
 MESH = jax.sharding.Mesh(np.array(jax.devices("cpu")[:8]), "x")
 
 
@@ -46,18 +46,6 @@ def run(step, params, state, target=TARGET):
     return params, state
 
 
-def on_shards(optimizer, loss, *specs):
-    """A step whose loss all devices sum up; the gradient of what is whole, JAX sums."""
-    step = step_of(optimizer, loss, lambda value: jax.lax.psum(value, "x"))
-    return jax.shard_map(step, mesh=MESH, in_specs=(*specs, SPLIT), out_specs=specs)
-
-
-def assert_close(found, expected):
-    """But for rounding: sums of gradients differ, and near 0 so do their signs."""
-    for got, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-3)
-
-
 def spec_of(leaf):
     """Of the state's: what has a number for each weight is split, pairs too."""
     return PartitionSpec(*[None] * (leaf.ndim - 1), "x") if WEIGHTS in leaf.shape else WHOLE
@@ -74,25 +62,17 @@ def test_one_model_whose_weights_are_split(optimizer):
 
     start = {"bias": jnp.zeros(()), "weight": jnp.ones(WEIGHTS)}
     state = optimizer.init(start)
-    expected = run(step_of(optimizer, loss), start, state)
     specs = {"bias": WHOLE, "weight": SPLIT}, jax.tree.map(spec_of, state)
-    found = run(on_shards(optimizer, loss, *specs), start, state)
-    assert_close(found[0], expected[0])
+    # All devices sum up the loss; the gradient of the bias, JAX sums.
+    of_shard = step_of(optimizer, loss, lambda value: jax.lax.psum(value, "x"))
+    on_shards = jax.shard_map(of_shard, mesh=MESH, in_specs=(*specs, SPLIT), out_specs=specs)
+    found, expected = (run(step, start, state) for step in (on_shards, step_of(optimizer, loss)))
+    # But for rounding: sums of gradients differ, and near 0 so do their signs.
+    is_close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-3)
+    jax.tree.map(is_close, found[0], expected[0])
     if optimizer is not OPTIMIZERS["rprop_lbfgs"]:  # there, rounding decides when it gives up
         signs = (optax_rprop.prev_signs(state)["weight"] for _, state in (found, expected))
         np.testing.assert_array_equal(*signs)
-
-
-@EVERY
-def test_one_model_on_all_devices(optimizer):
-    """Each has all weights and a part of the data."""
-
-    def loss(params, target):
-        return jnp.sum((params[:, None] - target[None]) ** 2)
-
-    start = jnp.arange(3.0), optimizer.init(jnp.arange(3.0))
-    expected, _ = run(step_of(optimizer, loss), *start)
-    assert_close(run(on_shards(optimizer, loss, WHOLE, WHOLE), *start)[0], expected)
 
 
 @EVERY
