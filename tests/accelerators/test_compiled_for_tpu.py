@@ -55,33 +55,23 @@ def test_one_pass_and_no_memory(name, dtype, options, bytes_a_weight):
     assert figures["temporary"] < 0.01
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_256_chips_send_nothing(name):
-    sharding = accelerators.over_256_chips()
-    shape = (32_768, 16_384)
+# Arguments are weights, gradients and state; for momentum an average, too, and its slope is sent.
+@pytest.mark.parametrize(
+    ("name", "arrays", "sums"), [*((name, 3, 0) for name in RULES), ("rprop_momentum", 4, 1)]
+)
+def test_256_chips_send_no_array(name, arrays, sums):
+    sharding, shape = accelerators.over_256_chips(), (32_768, 16_384)
     optimizer = getattr(optax_rprop, name)(0.01)
     compiled = accelerators.compile_step(optimizer, shape, sharding)
-    assert not re.search(accelerators.COLLECTIVE, compiled.as_text())
+    assert len(re.findall(accelerators.COLLECTIVE, compiled.as_text())) == sums
+    assert len(re.findall(r"= f32\[\]\S* all-reduce\(", compiled.as_text())) == sums
     memory = compiled.memory_analysis()
     a_chip = 4 * shape[0] * shape[1] // 256
-    assert 0 <= memory.argument_size_in_bytes - 3 * a_chip < 10_000  # weights, state, gradients
-    assert memory.temp_size_in_bytes < 100_000
+    assert 0 <= memory.argument_size_in_bytes - arrays * a_chip < 10_000
+    assert memory.temp_size_in_bytes < (a_chip / 10 if sums else 100_000)
     weights, (state, _) = compiled.output_shardings
     assert weights.is_equivalent_to(sharding, 2)
     assert state.packed.is_equivalent_to(sharding, 2)
-
-
-def test_256_chips_sum_one_number_for_momentum():
-    shape = (32_768, 16_384)
-    optimizer = optax_rprop.rprop_momentum(0.01)
-    compiled = accelerators.compile_step(optimizer, shape, accelerators.over_256_chips())
-    assert len(re.findall(accelerators.COLLECTIVE, compiled.as_text())) == 1
-    assert re.search(r"= f32\[\]\S* all-reduce\(", compiled.as_text())
-    memory = compiled.memory_analysis()
-    a_chip = 4 * shape[0] * shape[1] // 256
-    # Weights, state, averages, gradients.
-    assert 0 <= memory.argument_size_in_bytes - 4 * a_chip < 10_000
-    assert memory.temp_size_in_bytes < a_chip / 10
 
 
 def test_lbfgs_copies_no_pairs():
