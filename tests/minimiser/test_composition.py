@@ -73,16 +73,12 @@ def test_implicit_derivative():
     np.testing.assert_allclose(derivative, -np.linalg.inv(hessian), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance", "computed_in"),
-    # fn may compute and return in a wider type.
-    [("bfloat16", 2.0, "bfloat16"), ("float16", 0.2, "float16"), ("float32", 2e-5, "float64")],
-)
-def test_types(dtype, tolerance, computed_in):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2.0), ("float16", 0.2)])
+def test_small_types(dtype, tolerance):
     target = np.linspace(-3, 3, 20).astype(dtype)
 
     def fn(y, args):
-        return jnp.sum((y.astype(computed_in) - target.astype(computed_in)) ** 2)
+        return jnp.sum((y - target) ** 2)
 
     solver = RpropMinimiser(0.0, tolerance)
     solution = optimistix.minimise(fn, solver, jnp.zeros(20, dtype), max_steps=2000)
@@ -94,7 +90,7 @@ def test_types(dtype, tolerance, computed_in):
 
 @pytest.mark.filterwarnings("ignore:Complex support in Optimistix")
 def test_types_side_by_side():
-    """And trees of all kinds."""
+    """And trees of all kinds; fn computes and returns in wider types."""
 
     def fn(y, args):
         return sum(jnp.sum(abs(x.astype(args.dtype) - args) ** 2) for x in jax.tree.leaves(y))

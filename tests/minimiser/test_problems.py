@@ -33,10 +33,6 @@ def beale(y):
     return sum((c - y[0] + y[0] * y[1] ** k) ** 2 for k, c in powers)
 
 
-def himmelblau(y):
-    return (y[0] ** 2 + y[1] - 11) ** 2 + (y[0] + y[1] ** 2 - 7) ** 2
-
-
 def rosenbrock(y):
     return 100 * (y[1] - y[0] ** 2) ** 2 + (1 - y[0]) ** 2
 
@@ -60,10 +56,6 @@ PROBLEMS = {
         lambda y: (y[0] - 1) ** 2 + jax.lax.stop_gradient(y[1]) ** 2, [0.0, 2.0], DONE, [1.0, 2.0]
     ),
     "rosenbrock": Problem(rosenbrock, [-1.2, 1.0], DONE, [1.0, 1.0]),
-    "himmelblau": Problem(himmelblau, [2.0, 2.5], DONE, [3.0, 2.0], 1e-8),
-    "matyas": Problem(
-        lambda y: 0.26 * jnp.sum(y**2) - 0.48 * y[0] * y[1], [6.0, 6.0], DONE, [0.0, 0.0], 1e-8
-    ),
     "beale": Problem(beale, [2.0, 0.0], DONE, [3.0, 0.5], 1e-8),
     "below zero": Problem(lambda y: jnp.sum(y**2) - 1, [1.0, 0.5], DONE, [0.0, 0.0], 1e-8),
     "at the minimum": Problem(
@@ -78,7 +70,6 @@ PROBLEMS = {
         lambda y: jnp.where(y[0] > 1, jnp.nan, (y[1] - 5) ** 2 - y[0]), [0.0, 0.0], STUCK
     ),
     "a slope": Problem(lambda y: -jnp.sum(y), [1.0, 1.0], STUCK),
-    "a cubic": Problem(lambda y: -jnp.sum(y**3), [1.0, 1.0], STUCK),
     "an exponential": Problem(lambda y: -jnp.sum(jnp.exp(y)), [1.0, 1.0], STUCK),
     # The minimum is at infinity, where the loss is flat.
     "a weight runs away": Problem(

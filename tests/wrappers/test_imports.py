@@ -6,7 +6,6 @@ from pathlib import Path
 
 import optax_rprop
 
-PACKAGE = Path(optax_rprop.__file__).parent
 DECLARED = {"jax", "numpy", "optax", "optax_rprop", *sys.stdlib_module_names}
 
 
@@ -20,7 +19,7 @@ def imported(path):
 
 
 def test_without_extras():
-    for path in PACKAGE.rglob("*.py"):
+    for path in Path(optax_rprop.__file__).parent.rglob("*.py"):
         extra = {"equinox", "jaxtyping", "optimistix"} if path.name == "optimistix.py" else set()
         modules = list(imported(path))
         assert modules
