@@ -2,34 +2,28 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RULES = ("irprop_minus", "irprop_plus", "rprop_plus", "rprop_minus")
 # Compiling takes most of the time: XLA optimizes less, PyTorch does not compile. One device.
-ENVIRONMENT = os.environ | {
+ENVIRONMENT = {
     "XLA_FLAGS": "--xla_backend_optimization_level=1",
     "JAX_ENABLE_X64": "0",
     "TORCH_COMPILE_DISABLE": "1",
+    "PYTHONPATH": "benchmarks",  # where a script finds what lies beside it
 }
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(run_in_turn, tmp_path):
     """`run(name, *arguments)` gives the numbers that a benchmark writes, and what it prints."""
 
     def run(name, *arguments):
         written = tmp_path / "numbers.json"
-        command = [sys.executable, "-W", "error", BENCHMARKS / f"{name}.py", "--json", written]
-        options = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 600}
-        ran = subprocess.run([*command, *arguments], **options)
-        assert ran.returncode == 0, ran.stderr
-        return json.loads(written.read_text()), ran.stdout
+        told = "--json", written, *arguments
+        (printed,) = run_in_turn(f"{name}.py", told, flags=("-W", "error"), **ENVIRONMENT)
+        return json.loads(written.read_text()), printed
 
     return run
 
