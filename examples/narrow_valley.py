@@ -8,6 +8,7 @@ floor, and its step size is halved: the steps stay small. ``rprop_momentum`` als
 average of its past moves. ``rprop_lbfgs`` learns the valley's shape from its first Rprop steps.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -27,20 +28,22 @@ OPTIMIZERS = {
 }
 
 
-def arrive(optimizer, loss, start, minimum):
-    """How many steps come within 0.001 of the minimum, and the first points."""
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def path(optimizer, loss, start, *given):
+    """Where x is before each step."""
 
     def step(carry, _):
         x, opt_state = carry
-        updates, opt_state = optimizer.update(jax.grad(loss)(x), opt_state, x)
+        updates, opt_state = optimizer.update(jax.grad(loss)(x, *given), opt_state, x)
         return (optax.apply_updates(x, updates), opt_state), x
 
-    @jax.jit
-    def run(start):
-        return jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)[1]
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)[1]
 
-    points = np.array(run(start))
-    near = np.abs(points - minimum).max(axis=1) < 1e-3
+
+def arrive(optimizer, loss, start, *given):
+    """How many steps come within 0.001 of the minimum, where all is 1, and the points."""
+    points = np.array(path(optimizer, loss, start, *given))
+    near = np.abs(points - 1).max(axis=1) < 1e-3
     return int(np.argmax(near)) if near.any() else STEPS, points
 
 
@@ -48,14 +51,16 @@ def arrive(optimizer, loss, start, minimum):
 # Quadratics in ten dimensions, rotated at random: the condition is the square of how many times
 # longer than wide the valley is.
 rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(10, 10)))[0]
+
+
+def quadratic(x, curvatures):
+    return jnp.sum(curvatures * (rotation @ (x - 1)) ** 2)
+
+
 print(f"{'steps to 0.001, condition':26}" + "".join(f"{name:>16}" for name in OPTIMIZERS))
 for condition in (1, 100, 10_000):
-    curvatures = np.geomspace(1, condition, 10)
-
-    def quadratic(x, curvatures=curvatures):
-        return jnp.sum(curvatures * (rotation @ (x - 1)) ** 2)
-
-    steps = [arrive(o, quadratic, jnp.zeros(10), 1.0)[0] for o in OPTIMIZERS.values()]
+    given = quadratic, jnp.zeros(10), np.geomspace(1, condition, 10)
+    steps = [arrive(optimizer, *given)[0] for optimizer in OPTIMIZERS.values()]
     print(f"{condition:26,}" + "".join(f"{count:16,}" for count in steps))
 assert steps[2] < steps[1] < steps[0]
 
@@ -70,7 +75,7 @@ figure, valleys = plt.subplots(3, 1, figsize=(7, 9), layout="constrained")
 xs, ys = np.meshgrid(np.linspace(-1.5, 1.5, 400), np.linspace(-0.3, 1.4, 300))
 levels, arrivals = np.geomspace(0.05, 1500, 16), []
 for valley, (name, optimizer) in zip(valleys, OPTIMIZERS.items(), strict=True):
-    count, points = arrive(optimizer, rosenbrock, jnp.array([-1.2, 1.0]), 1.0)
+    count, points = arrive(optimizer, rosenbrock, jnp.array([-1.2, 1.0]))
     arrivals.append(count)
     print(f"Rosenbrock: {name:16} is within 0.001 of the minimum after {count:5,} steps")
     valley.contourf(xs, ys, rosenbrock((xs, ys)), levels, norm="log", cmap="Blues", extend="both")

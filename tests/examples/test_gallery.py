@@ -38,17 +38,13 @@ def run(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_script(script, run):
+    """The gallery takes a figure as it is at the end of the block that makes it: the last."""
     assert run(script).endswith(f"Plot: figures/{script.stem}.png\n")
+    *_, last = script.read_text().split("# %%\n")
+    assert last.count("plt.subplots(") == 1
 
 
 def test_from_torch_without_torch(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (script,) = (script for script in SCRIPTS if script.stem == "from_torch")
     assert "PyTorch is not installed" in run(script)
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_the_last_block_makes_the_figure(script):
-    """The gallery takes a figure as it is at the end of the block that makes it."""
-    *_, last = script.read_text().split("# %%\n")
-    assert last.count("plt.subplots(") == 1
