@@ -38,6 +38,7 @@ from optax_rprop._trust_region import Verdict
 # As those of `_trust_region`, tried on half of the CUTEst problems; none decides much.
 _STEPS = 8  # of Rprop, and twice as many after each failure
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
+_TRIES_APART = 16  # to bring those back alone whose gradients are NaN
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times the way that is left
 ROUNDING = 2.0**12  # times eps: a gradient of this part of the first one may be rounding
 _MOST_DOUBLINGS = 20
@@ -57,8 +58,8 @@ class ScaleByRpropLbfgsState(NamedTuple):
       changes: the changes of the gradient along them, likewise.
       diagonal: the diagonal that L-BFGS begins with.
       distance: how far each weight is from the minimum, as far as the last steps of L-BFGS can
-        tell; 0 for one that a bound holds; infinite while Rprop is at work, and for one whose
-        gradient has never changed.
+        tell; 0 for one that a bound holds; infinite while Rprop is at work, where a step did not
+        lower the slope, and for one whose gradient has never changed.
       sy: the inner products of moves and later changes, `(memory_size, memory_size)`; those with
         earlier ones mean nothing.
       ydy: those of changes and changes, times the diagonal.
@@ -261,10 +262,10 @@ def _step(
     rprop_acts = ~verdict.is_rejected & (left > 0)
 
     def back() -> Any:
-        way = each(lambda m: verdict.portion.astype(m.dtype) * m - m, old.move)
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
         in_rounding = relative <= ROUNDING * float(jnp.finfo(relative.dtype).eps)
         times = _times(gradients, old, verdict, step_sizes, in_rounding)
+        way = each(functools.partial(_way_back, old, verdict), old.move, times)
         new = forget((old.countdown > 0) | verdict.gives_up, times)
         return same._replace(move=way, rprop=new, distance=distance)
 
@@ -344,11 +345,11 @@ def _by_lbfgs(
     most = _lbfgs.largest(lengths, old.cap)
     part, cap, stretch, is_capped = _trust_region.limit(old, verdict, begins, most)
 
-    # Two steps, lest one mislead. Older ones fade faster than L-BFGS converges: else it would go
-    # on in rounding errors.
+    # Two steps, lest one mislead; none where the slope stays as it was, so that they are far too
+    # short. Older ones fade faster than L-BFGS converges: else it would go on in rounding errors.
     def far(d: jax.Array, curved: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
         least = jnp.maximum(abs(last), _FORGET * jnp.where(before < jnp.inf, before, 0))
-        now = jnp.where(curved & jnp.isfinite(d), abs(d), jnp.inf)
+        now = jnp.where(curved & jnp.isfinite(d) & (stretch <= 1), abs(d), jnp.inf)
         return jnp.where(is_known, jnp.maximum(now, least), before)
 
     distance = each(far, whole, is_curved, old.distance, old.move)
@@ -357,6 +358,13 @@ def _by_lbfgs(
     move = each(lambda d: part.astype(d.dtype) * d, direction)
     new = old._replace(move=move, diagonal=diagonal, distance=distance, ydy=products.ydy)
     return new._replace(cap=cap, stretch=stretch, is_capped=is_capped)
+
+
+def _way_back(old: Any, verdict: Verdict, move: jax.Array, times: jax.Array) -> jax.Array:
+    """To a part of the last move; one of Rprop's that has no part in an error stays at first."""
+    back = verdict.portion.astype(move.dtype) * move - move
+    stays = (old.countdown > 0) & (times == 0)
+    return jnp.where(stays, jnp.where(verdict.num_tries < _TRIES_APART, 0, -move), back)
 
 
 def _times(
@@ -386,8 +394,8 @@ def _times(
     after_failure = jnp.where(verdict.gives_up, after_failure, 0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
-        after_error = jnp.where(jnp.isnan(gradient) | (worst == 0), _AFTER_ERROR, 1.0)
-        after_error = jnp.where(move != 0, after_error, 0.0)
+        is_culprit = (jnp.isnan(gradient) | (worst == 0)) & (move != 0)
+        after_error = jnp.where(is_culprit, _AFTER_ERROR, 0.0)
         return jnp.where(measures, after_error, after_failure).astype(move.dtype)
 
     return each(times, gradients, old.move)

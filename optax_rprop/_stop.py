@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_rprop import _lbfgs
+from optax_rprop import _lbfgs, _packing
 from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
-from optax_rprop._dtypes import widen
+from optax_rprop._dtypes import by_parts, widen
 from optax_rprop._rprop_lbfgs import ROUNDING
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
@@ -130,12 +130,25 @@ def move(progress: Progress, rprop: Any, y: Any, steps: Any, tolerances: Any) ->
     )
     other = jax.tree.map(functools.partial(jnp.where, recalled), progress.arrival, pushed)
     by_hand = progress.is_pushed | recalled
+    sizes = jax.tree.map(functools.partial(_as_far, by_hand), rprop.rprop.packed, y, other)
     # No pair comes of a push: one would lead back, however flat the valley is.
     return jax.tree.map(functools.partial(jnp.where, by_hand), other, led), rprop._replace(
+        rprop=rprop.rprop._replace(packed=sizes),
         move=jax.tree.map(lambda m: jnp.where(by_hand, 0, m), moves),
         countdown=jnp.where(by_hand, 1, rprop.countdown),  # L-BFGS begins, with the pairs it has
         num_tries=jnp.where(recalled, 0, rprop.num_tries),
     )
+
+
+def _as_far(by_hand: jax.Array, packed: jax.Array, y: jax.Array, other: jax.Array) -> jax.Array:
+    """Rprop's step sizes, but no shorter than a push: they may have shrunk below rounding."""
+
+    def of_part(packed: jax.Array, way: jax.Array) -> jax.Array:
+        size = _packing.unpack(packed).step_size
+        size = _packing.clip_to_range(jnp.maximum(size, abs(way).astype(size.dtype)))
+        return jnp.where(by_hand, _packing.pack_initial(size).astype(packed.dtype), packed)
+
+    return by_parts(of_part, packed, other - y)
 
 
 def magnitude(x: jax.Array) -> jax.Array:

@@ -16,8 +16,8 @@ _TRIES_IF_SHRUNK = 2  # where `cap` has shrunk before: the pairs mislead
 _LARGE = 1e-3  # a gradient, of the first: later, rounding or a lack of curvature mislead as well
 _TRIES_BEYOND = 8  # of Rprop
 _STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
-FIRST_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e6, 4.0
-_LARGEST_STRETCH = 1e12
+FIRST_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e15, 4.0
+_MOST_STRETCH = 1e15  # where it is as short again, the pairs are forgotten
 
 
 class Verdict(NamedTuple):
@@ -42,7 +42,11 @@ def judge(
     few_tries = (old.cap < FIRST_CAP) & (largest > _LARGE)
 
     def verdict(finite: bool) -> Verdict:
-        nowhere = ~measures & (before >= 0) & jnp.asarray(finite)
+        is_first = ~measures & (old.num_tries == 0)
+        is_short = is_first & (after < -_STEEP * abs(before))
+        # After pairs that mislead, such as those across a wall, moves may stay far too short.
+        nowhere = (before >= 0) | (is_short & (old.stretch >= _MOST_STRETCH))
+        nowhere &= ~measures & jnp.asarray(finite)
         overshot = ~measures & (after > _STEEP * abs(before))
         is_rejected = nowhere | overshot if finite else jnp.ones_like(measures)
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
@@ -58,8 +62,8 @@ def judge(
             is_rejected & ~measures & (nowhere | (num_tries >= most_tries)),
             num_tries,
             secant if finite else back.astype(secant.dtype),
-            ~measures & (old.num_tries == 0) & (after < 0),
-            ~measures & (old.num_tries == 0) & (after < -_STEEP * abs(before)),
+            is_first & (after < 0),
+            is_short,
         )
 
     return lax.cond(finite, lambda: verdict(True), lambda: verdict(False))
@@ -74,8 +78,6 @@ def limit(old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array) -> tup
     shrunk = jnp.maximum(old.cap / 2, FIRST_CAP / 8)
     cap = jnp.where(verdict.leads_on & old.is_capped, grown, old.cap)
     cap = jnp.where(begins, FIRST_CAP, jnp.where(old.num_tries > 0, shrunk, cap))
-    # After pairs that mislead, such as those across a wall, all moves would stay short for ever.
-    stretched = jnp.minimum(_GROWTH * old.stretch, _LARGEST_STRETCH)
-    stretch = jnp.where(verdict.is_short & ~begins, stretched, 1)
+    stretch = jnp.where(verdict.is_short & ~begins, _GROWTH * old.stretch, 1)
     room = cap / jnp.where(most > 0, most, 1)
     return jnp.minimum(stretch, room), cap, stretch, room < stretch

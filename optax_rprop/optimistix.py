@@ -134,8 +134,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
             y=("y", y),
         )
         gradient = jax.tree.map(jnp.conj, gradient)  # of complex weights: as Optax expects it
-        bad = jax.tree.map(jnp.isnan, gradient), jax.tree.map(lambda x: ~jnp.isfinite(x), (f, y))
-        is_usable = ~jnp.array([jnp.any(mask) for mask in jax.tree.leaves(bad)]).any()
+        numbers = jax.tree.leaves((f, y, gradient))
+        is_usable = jnp.array([jnp.isfinite(x).all() for x in numbers]).all()
         steps, rprop = self._rprop(y).update(gradient, state.rprop, y, value=f)
         old, tolerances = state.progress, self._tolerances(y)
         progress = _stop.follow(old, rprop, y, f, is_usable, tolerances)

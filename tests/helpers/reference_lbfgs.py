@@ -10,9 +10,9 @@ import numpy as np
 from helpers import reference, reference_momentum
 
 STEPS = 8  # of Rprop at first
-TRIES, TRIES_IF_SHRUNK, STEEP = 4, 2, 0.9
-CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e6, 4.0
-LARGEST_STRETCH, LARGE = 1e12, 1e-3
+TRIES, TRIES_IF_SHRUNK, TRIES_APART, STEEP = 4, 2, 16, 0.9
+CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e15, 4.0
+MOST_STRETCH, LARGE = 1e15, 1e-3
 FIELDS = "countdown", "num_tries", "num_pairs", "num_failures"
 
 
@@ -141,8 +141,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     tries += 1
                     moved, is_nan = move != 0, np.isnan(h)
                     blamed = moved & is_nan if (moved & is_nan).any() else moved
-                    rprop.forget(np.where(moved, np.where(blamed, 0.25, 1), 0), distance)
-                    step = move = rprop.inside(x, back(tries) * move)
+                    rprop.forget(np.where(blamed, 0.25, 0), distance)
+                    stays = move if tries < TRIES_APART else 0 * move
+                    step = move = rprop.inside(x, np.where(blamed, back(tries) * move, stays))
                     continue
                 tries = 0
                 remember(h)
@@ -162,7 +163,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 if d is not None:
                     follows = np.isfinite(d) & ((diagonal > 0) | (g == 0))
                     faded = np.where(distance < np.inf, 0.01 * distance, 0)
-                    distance = np.where(follows, abs(d), np.inf)
+                    distance = np.where(follows & (stretch <= 1), abs(d), np.inf)
                     distance = np.maximum(np.maximum(distance, abs(move)), faded)
                     distance = np.where(free, distance, 0)
                     follows &= free
@@ -176,7 +177,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 while True:
                     h = take(0, tries)
                     before, after, finite = g @ move, h @ move, np.isfinite(h).all()
-                    gives_up = finite and before >= 0
+                    is_short = finite and tries == 0 and after < -STEEP * abs(before)
+                    gives_up = finite and (before >= 0 or (is_short and stretch >= MOST_STRETCH))
                     if finite and not gives_up and not after > STEEP * abs(before):
                         break
                     portion = 0.1
@@ -194,8 +196,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     cap = min(GROWTH * cap, LARGEST_CAP)
                 elif tries > 0:
                     cap = max(cap / 2, LEAST_CAP)
-                is_short = tries == 0 and after < -STEEP * abs(before)
-                stretch = min(GROWTH * stretch, LARGEST_STRETCH) if is_short else 1.0
+                stretch = GROWTH * stretch if is_short else 1.0
                 remember(h)
                 x, g = x + step, h
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
