@@ -38,7 +38,7 @@ from optax_rprop._trust_region import Verdict
 # As those of `_trust_region`, tried on half of the CUTEst problems; none decides much.
 _STEPS = 8  # of Rprop, and twice as many after each failure
 _AFTER_ERROR = 0.25  # times Rprop's step sizes, after a point that is not finite
-_TRIES_APART = 16  # to bring those back alone whose gradients are NaN
+_TRIES_APART = 16  # to bring those back alone whose gradients are not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times the way that is left
 ROUNDING = 2.0**12  # times eps: a gradient of this part of the first one may be rounding
 _MOST_DOUBLINGS = 20
@@ -373,16 +373,16 @@ def _times(
     """How much of its step size a weight keeps after a rejected move; 0 for all, and its sign.
 
     Without a move, no sign has been kept. To blame for a point that is not finite are, of the
-    weights that moved, the ones with a NaN gradient, or else all. Where L-BFGS gives up at a
-    minimum, in rounding, Rprop must not throw the weights off it: all its steps are as short as
-    the way of the farthest weight asks for, by its secant.
+    weights that moved, those whose gradients are not finite, or else all. Where L-BFGS gives up
+    at a minimum, in rounding, Rprop must not throw the weights off it: all its steps are as short
+    as the way of the farthest weight asks for, by its secant.
     """
     measures = old.countdown > 0
 
     def largest() -> jax.Array:
         def of_leaf(g: jax.Array, m: jax.Array, d: jax.Array, far: jax.Array, size: jax.Array):
             way = jnp.where(far > 0, d * abs(g).astype(d.dtype) / size, 0)
-            return jnp.where(measures, (jnp.isnan(g) & (m != 0)).astype(way.dtype), way)
+            return jnp.where(measures, (~jnp.isfinite(g) & (m != 0)).astype(way.dtype), way)
 
         trees = gradients, old.move, old.diagonal, old.distance, step_sizes()
         return _lbfgs.largest(each(of_leaf, *trees), old.cap)
@@ -394,7 +394,7 @@ def _times(
     after_failure = jnp.where(verdict.gives_up, after_failure, 0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
-        is_culprit = (jnp.isnan(gradient) | (worst == 0)) & (move != 0)
+        is_culprit = (~jnp.isfinite(gradient) | (worst == 0)) & (move != 0)
         after_error = jnp.where(is_culprit, _AFTER_ERROR, 0.0)
         return jnp.where(measures, after_error, after_failure).astype(move.dtype)
 

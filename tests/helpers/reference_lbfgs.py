@@ -139,8 +139,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                 h = take(countdown, tries)
                 if not np.isfinite(h).all():
                     tries += 1
-                    moved, is_nan = move != 0, np.isnan(h)
-                    blamed = moved & is_nan if (moved & is_nan).any() else moved
+                    moved, is_bad = move != 0, ~np.isfinite(h)
+                    blamed = moved & is_bad if (moved & is_bad).any() else moved
                     rprop.forget(np.where(blamed, 0.25, 0), distance)
                     stays = move if tries < TRIES_APART else 0 * move
                     step = move = rprop.inside(x, np.where(blamed, back(tries) * move, stays))
