@@ -95,6 +95,14 @@ PROBLEMS = {
         for bad in (np.nan, np.inf)
         for start in ([bad, 0.0], [0.0, bad])
     },
+    # A pair across it makes all steps far too short.
+    "behind a wall": Problem(
+        lambda y: jnp.sum(jnp.exp(-50 * (y - 1)) + y / 20),
+        *([30.0, 30.0], DONE, [1 + np.log(1000) / 50] * 2),
+    ),
+    "starts at an infinite gradient": Problem(
+        lambda y: jnp.sum((jnp.sqrt(y) - 2) ** 2), [0.0, 1.0], BAD
+    ),
     "starts without a gradient": Problem(
         lambda y: jnp.sqrt(y[0] ** 2) + y[1] ** 2, [0.0, 1.0], BAD
     ),

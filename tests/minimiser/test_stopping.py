@@ -169,7 +169,7 @@ def test_a_minimum_that_is_met_at_once(dtype, tight):
 
     Of quadratics along the axes, and of linear regressions with two columns.
     """
-    random = np.random.default_rng(1)
+    random = np.random.default_rng(2)
     columns, labels = random.normal(size=(100, 30, 2)), random.normal(size=(100, 30))
     starts = random.normal(size=(100, 2))
     along_axes = np.eye(30, 2) / random.uniform(1, 2, (100, 1, 2))
