@@ -56,6 +56,11 @@ def at_an_edge(x):
     return jnp.where(room > 0, 2 * (x - jnp.array([-1.0, 2.0])) + slope, jnp.nan)
 
 
+def at_the_edge_of_another(x):
+    """Where the first leaves its domain, the gradient of the second alone is not a number."""
+    return jnp.stack([2 * (x[0] - 3), jnp.where(x[0] < 1, 2 * (x[1] - 1), jnp.nan)])
+
+
 # name: gradients, start, options, and for how many gradients rounding decides nothing: in most
 # of them until the minimum is reached to the last bits.
 PROBLEMS = {
@@ -70,6 +75,7 @@ PROBLEMS = {
     "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
     "at an edge": (at_an_edge, [1.0, 0.2], {}, 80),
+    "at the edge of another": (at_the_edge_of_another, [0.9, 0.2], {}, 60),
     "one pair": (rosenbrock, [-1.2, 1.0], {"memory_size": 1}, 16),
     "three pairs": (rosenbrock, [-1.2] * 10, {"memory_size": 3}, 50),
 }
@@ -104,7 +110,7 @@ def test_the_problems_have_every_kind_of_step(x64):
     for name in ("barrier", "at an edge"):
         gradients = jax.vmap(PROBLEMS[name][0])(expected_of(name)["weights"])
         assert not np.isfinite(gradients).all()
-    assert max(expected_of(name)["num_tries"].max() for name in PROBLEMS) == 3
+    assert max(expected_of(name)["num_tries"].max() for name in PROBLEMS) == 16
     assert min(expected_of("in ten dimensions")["countdown"]) == 0
 
 
