@@ -3,10 +3,12 @@
 1. Rprop with momentum, for 8 steps: it finds every weight's scale, and its moves are the
    first pairs of L-BFGS.
 2. L-BFGS. A weight may move at most `cap` times its step size by Rprop: this trust region grows
-   where it held back a move that still leads downhill.
+   where it held back a move that still leads downhill. Where a move leaves the slope as it was,
+   the next goes four times as far.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
-   as the move began downhill, or is not finite, back to a part of the same move. After four
-   such gradients, or after two large ones where `cap` has shrunk, the pairs are forgotten, and
+   as the move began downhill, or is not finite, back to a part of the same move; in phase 1, at
+   first without the weights whose gradients are numbers. After four such gradients, after two
+   large ones where `cap` has shrunk, or where moves stay too short, the pairs are forgotten, and
    phase 1 begins again, for longer.
 
 Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
