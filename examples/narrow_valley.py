@@ -1,7 +1,7 @@
 """Narrow valleys
 ==============
 
-Through Rosenbrock's valley, Rprop takes 3,931 steps, with momentum 205, with L-BFGS 54.
+Through Rosenbrock's valley, Rprop takes 3,931 steps, with momentum 205, with L-BFGS 48.
 
 Rprop sees each weight alone. Where the valley lies across the axes, a weight soon steps over its
 floor, and its step size is halved: the steps stay small. ``rprop_momentum`` also moves along the

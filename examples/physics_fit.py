@@ -1,7 +1,7 @@
 """A physics fit: parameters from 0.0005 to 2000
 =============================================
 
-``rprop_lbfgs`` with bounds finds three parameters from all of 50 starts, half of them within 28
+``rprop_lbfgs`` with bounds finds three parameters from all of 50 starts, half of them within 25
 evaluations.
 
 An enzyme consumes its substrate, ``dS/dt = -Vmax S / (Km + S)``; a detector counts ``gain * S``.
