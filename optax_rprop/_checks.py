@@ -15,8 +15,6 @@ from jax.core import Tracer
 from optax_rprop import _packing
 
 _NUMBERS = (int, float, np.ndarray, np.generic)
-
-
 _LARGEST = _packing.LARGEST_STEP_SIZE
 _INTERVALS = {  # as in mathematics, where "[" and "]" belong to it; a NaN is in none
     "learning_rate": ("(", 0, _LARGEST, "]"),

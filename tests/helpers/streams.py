@@ -43,36 +43,6 @@ def gradients(steps, weights, dtype, exponents=(-36, 36), special=True, seed=0):
     return stream.astype(dtype)
 
 
-def run(optimizer, params, gradients, losses=None):
-    """The weights, step sizes and signs after each step, in one compiled scan."""
-
-    def step(carry, given):
-        params, state = carry
-        gradient, loss = given
-        updates, state = optimizer.update(gradient, state, params, value=loss)
-        params = optax.apply_updates(params, updates)
-        trace = params, optax_rprop.step_sizes(state), optax_rprop.prev_signs(state)
-        return (params, state), trace
-
-    losses = np.zeros(len(gradients)) if losses is None else losses
-    losses = jnp.asarray(losses, float)
-    start = (params, optimizer.init(params))
-    return jax.jit(lambda start: jax.lax.scan(step, start, (gradients, losses))[1])(start)
-
-
-def minimize(optimizer, loss, params, steps):
-    """The weights and the state after so many steps, with `value`, in one compiled scan."""
-
-    def step(carry, _):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params)
-        updates, state = optimizer.update(gradient, state, params, value=value)
-        return (optax.apply_updates(params, updates), state), None
-
-    start = params, optimizer.init(params)
-    return jax.jit(lambda start: jax.lax.scan(step, start, length=steps)[0])(start)
-
-
 def trace(optimizer, params, loss_and_gradient, rows):
     """The weights and the states after each step, stacked, in one compiled scan.
 
@@ -88,6 +58,20 @@ def trace(optimizer, params, loss_and_gradient, rows):
 
     start = params, optimizer.init(params)
     return jax.jit(lambda start, rows: jax.lax.scan(step, start, rows)[1])(start, rows)
+
+
+def run(optimizer, params, gradients, losses=None):
+    """The weights, step sizes and signs after each step along given gradients."""
+    losses = jnp.asarray(np.zeros(len(gradients)) if losses is None else losses, float)
+    weights, states = trace(optimizer, params, lambda _, row: row, (losses, gradients))
+    return weights, optax_rprop.step_sizes(states), optax_rprop.prev_signs(states)
+
+
+def minimize(optimizer, loss, params, steps):
+    """The weights and the state after so many steps, with `value`."""
+    loss_and_gradient = jax.value_and_grad(loss)
+    path = trace(optimizer, params, lambda x, _: loss_and_gradient(x), jnp.arange(steps))
+    return jax.tree.map(lambda rows: rows[-1], path)
 
 
 def bits(array):

@@ -141,9 +141,9 @@ def test_vmapped_ensemble(make):
     params, states = members(sweep, tree(values), tree(gradients), losses)
     for member in range(4):
         one, state = jax.tree.map(operator.itemgetter(member), (params, states))
-        streams = gradients[member], losses[member], values[member]
+        given = gradients[member], losses[member], values[member]
         numbers = {name: numbers[member] for name, numbers in sweep.items()}
-        assert_follows_papers(make, one, state, *streams, **numbers)
+        assert_follows_papers(make, one, state, *given, **numbers)
 
 
 def final_weights(make, numbers, dtype):
