@@ -62,9 +62,11 @@ def multiply(
     """All products, from those of older pairs and from the change that was just written."""
     row = pairs.next_row
     new = inner(pairs.changes, each(jnp.multiply, diagonal, change), row)
+    is_row = jnp.arange(pairs.memory_size, dtype=row.dtype) == row
+    ydy = jnp.where(is_row[:, None], new[None], ydy)
     return Products(
-        sy.at[:, row].set(inner(pairs.moves, change, row)),
-        ydy.at[row].set(new).at[:, row].set(new),
+        jnp.where(is_row[None], inner(pairs.moves, change, row)[:, None], sy),
+        jnp.where(is_row[None], new[:, None], ydy),
         inner(pairs.moves, gradient, row),
         inner(pairs.changes, each(jnp.multiply, diagonal, gradient), row),
     )
@@ -153,15 +155,15 @@ def direction(
 def _coefficients(row: jax.Array, counts: jax.Array, products: Products) -> tuple[jax.Array, ...]:
     """Of -H g = -(gamma D (g - Y p) + S q): p, q and gamma."""
     oldest_first = (row + 1 + jnp.arange(len(counts), dtype=jnp.int32)) % len(counts)
-    counts = counts[oldest_first]
-    both = counts[:, None] & counts[None]
-    sy, ydy = (jnp.where(both, x[oldest_first][:, oldest_first], 0) for x in products[:2])
-    sg, ydg = (jnp.where(counts, x[oldest_first], 0) for x in (products.sg, products.ydg))
+    counts, sg, ydg = (x[oldest_first] for x in (counts, products.sg, products.ydg))
+    sy, ydy = (x[oldest_first][:, oldest_first] for x in products[:2])
+    both, own = counts[:, None] & counts[None], jnp.eye(len(counts), dtype=bool)
+    sy, ydy = (jnp.where(both, x, 0) for x in (sy, ydy))
+    sg, ydg = (jnp.where(counts, x, 0) for x in (sg, ydg))
     newest = jnp.max(jnp.where(counts, jnp.arange(len(counts)), 0))
     gamma = sy[newest, newest] / ydy[newest, newest]
 
-    e = jnp.diag(jnp.diag(sy))
-    r = jnp.triu(sy) + jnp.diag((~counts).astype(sy.dtype))
+    e, r = jnp.where(own, sy, 0), jnp.where(own & ~both, 1, jnp.triu(sy))
     p = solve_triangular(r, sg)  # R^-1 S'g
     q = solve_triangular(r, (e + gamma * ydy) @ p - gamma * ydg, trans="T")
     p, q = (jnp.zeros_like(x).at[oldest_first].set(x) for x in (p, q))
