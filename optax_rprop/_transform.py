@@ -20,7 +20,7 @@ from optax_rprop._state import SCALARS, ScaleByRpropState, join, split
 
 
 def scale_by_rprop(
-    learning_rate: PerWeight | None = 0.01,
+    learning_rate: PerWeight | None,
     eta_minus: PerWeight = 0.5,
     eta_plus: PerWeight = 1.2,
     min_step_size: PerWeight = 1e-6,

@@ -48,10 +48,9 @@ BAD_VALUES = [
 
 @pytest.mark.parametrize(("given", "message"), BAD_VALUES, ids=str)
 def test_bad_values(given, message):
-    if "learning_rate" not in given and "min_step_size" in given:
-        given = {"learning_rate": None, **given}
+    start = None if "min_step_size" in given else 0.01
     with pytest.raises(ValueError, match="^" + re.escape(message)) as error:
-        optax_rprop.scale_by_rprop(**given)
+        optax_rprop.scale_by_rprop(**{"learning_rate": start, **given})
     assert "\n" not in str(error.value)
 
 
@@ -86,7 +85,7 @@ def test_what_is_no_number(given, message):
 def test_momentum_with_a_rule_that_undoes(rule):
     message = f"^momentum=0.8 needs a rule that undoes no step, and rule='{rule}' does.$"
     with pytest.raises(ValueError, match=message):
-        optax_rprop.scale_by_rprop(rule=rule, momentum=0.8)
+        optax_rprop.scale_by_rprop(0.01, rule=rule, momentum=0.8)
 
 
 # A prefix that does not fit, and what is wrong with it.
@@ -135,7 +134,8 @@ def test_tracers_are_let_through():
             continue
 
         def first_update(*values, names=tuple(given)):
-            optimizer = optax_rprop.scale_by_rprop(**dict(zip(names, values, strict=True)))
+            numbers = dict(zip(names, values, strict=True))
+            optimizer = optax_rprop.scale_by_rprop(**{"learning_rate": 0.01, **numbers})
             state = optimizer.init(PARAMS)
             return optimizer.update(PARAMS, state, PARAMS)
 
@@ -169,7 +169,7 @@ def test_a_step_dtype_of_float64_without_64_bit_types():
     ],
 )
 def test_a_state_of_other_options(given, field):
-    plain, other = optax_rprop.scale_by_rprop(), optax_rprop.scale_by_rprop(**given)
+    plain, other = optax_rprop.scale_by_rprop(1), optax_rprop.scale_by_rprop(1, **given)
     message = rf"^state\.{field} must {{}}be None: init was called with other options\.$"
     with pytest.raises(ValueError, match=message.format("not ")):
         other.update(PARAMS, plain.init(PARAMS), PARAMS, value=1.0)
@@ -178,7 +178,7 @@ def test_a_state_of_other_options(given, field):
 
 
 def test_a_state_of_another_kind():
-    transformation = optax_rprop.scale_by_rprop()
+    transformation = optax_rprop.scale_by_rprop(1)
     for wrong in (PARAMS, None, optax_rprop.rprop().init(PARAMS), optax.rprop(0.1).init(PARAMS)[0]):
         with pytest.raises(TypeError, match="state must be the ScaleByRpropState that init made"):
             transformation.update(PARAMS, wrong)

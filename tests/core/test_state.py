@@ -32,7 +32,7 @@ def test_going_on_from_torch():
 
 def test_going_on_with_the_loss():
     state = optax_rprop.ScaleByRpropState.from_step_sizes(jnp.ones(1), jnp.ones(1), prev_value=2.0)
-    optimizer = optax_rprop.scale_by_rprop(rule="irprop_plus")
+    optimizer = optax_rprop.scale_by_rprop(1, rule="irprop_plus")
     rose, _ = optimizer.update(jnp.array([-1.0]), state, value=3.0)
     fell, _ = optimizer.update(jnp.array([-1.0]), state, value=1.0)
     np.testing.assert_array_equal((rose[0], fell[0]), (-1.0, 0.0))

@@ -14,9 +14,9 @@ WITH_MOMENTUM = (*OPTIMIZERS, "rprop_momentum")
 
 
 @functools.wraps(optax_rprop.irprop_minus, assigned=())
-def shark_irprop_minus(*numbers, **given):
+def shark_irprop_minus(learning_rate=0.01, *numbers, **given):
     """The one published rule that has no function of its own."""
-    steps = optax_rprop.scale_by_rprop(*numbers, rule="shark_irprop_minus", **given)
+    steps = optax_rprop.scale_by_rprop(learning_rate, *numbers, rule="shark_irprop_minus", **given)
     return optax.chain(steps, optax.scale(-1))
 
 
