@@ -18,11 +18,17 @@ $(VENV)/%: pyproject.toml
 demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD and RMSprop
 	@$(BIN)/python examples/digits.py
 
-test: $(VENV)/test ## Run the tests, but for those of benchmarks/
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/benchmarks
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Bits and compiled programs as users get them; the others by XLA's older code generator for CPUs,
+# which compiles them in half of the time. CI tests them by the newer one with another Python.
+OF_BITS := $(patsubst %,tests/core/test_%.py,compiled packing rules)
+
+test: $(VENV)/test ## Run the tests, but for those of benchmarks/ and of other libraries
+	$(PYTEST) $(OF_BITS)
+	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(PYTEST) $(addprefix --ignore ,tests/benchmarks tests/clients $(OF_BITS))
 
 test-benchmarks: $(VENV)/test ## Run every benchmark on a small problem
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks
+	$(PYTEST) tests/benchmarks
 
 bench: $(VENV)/examples ## Time one optimizer step against Optax's and PyTorch's
 	@$(BIN)/python benchmarks/step_time.py
