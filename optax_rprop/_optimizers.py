@@ -85,14 +85,10 @@ def rprop_lbfgs(
       True
 
     References:
-      - Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
-        Mathematical Programming 45, 1989.
-      - Gilbert and Lemarechal, "Some numerical experiments with variable-storage quasi-Newton
-        algorithms", Mathematical Programming 45, 1989 (diagonals).
-      - Byrd, Nocedal and Schnabel, "Representations of quasi-Newton matrices and their use in
-        limited memory methods", Mathematical Programming 63, 1994.
-      - Byrd, Lu, Nocedal and Zhu, "A limited memory algorithm for bound constrained
-        optimization", SIAM Journal on Scientific Computing 16, 1995.
+      - Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
+      - Gilbert and Lemarechal, Mathematical Programming 45, 1989 (diagonals).
+      - Byrd, Nocedal and Schnabel, Mathematical Programming 63, 1994 (compact matrices).
+      - Byrd, Lu, Nocedal and Zhu, SIAM Journal on Scientific Computing 16, 1995 (bounds).
       - Chen, Wang and Zhou, "Large-scale L-BFGS using MapReduce", NIPS 2014.
     """
     return optax.chain(scale_by_rprop_lbfgs(memory_size, lower=lower, upper=upper), optax.scale(-1))
@@ -177,10 +173,8 @@ def rprop_momentum(
       True
 
     References:
-      - O'Donoghue and Candes, "Adaptive restart for accelerated gradient schemes",
-        Foundations of Computational Mathematics 15, 2015.
-      - Jacobs, "Increased rates of convergence through learning rate adaptation", Neural
-        Networks 1, 1988.
+      - O'Donoghue and Candes, Foundations of Computational Mathematics 15, 2015 (restarts).
+      - Jacobs, Neural Networks 1, 1988 (rates that adapt).
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     own = {"rule": "shark_irprop_minus", "momentum": momentum, "step_dtype": step_dtype}
@@ -278,10 +272,8 @@ def irprop_minus(
       True
 
     References:
-      - Igel and Huesken, "Improving the Rprop learning algorithm", International Symposium
-        on Neural Computation, 2000.
-      - Igel and Huesken, "Empirical evaluation of the improved Rprop learning algorithms",
-        Neurocomputing 50, 2003.
+      - Igel and Huesken, International Symposium on Neural Computation, 2000.
+      - Igel and Huesken, Neurocomputing 50, 2003.
     """
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     options = {"lower": lower, "upper": upper, "undo_nonfinite": undo_nonfinite}
@@ -383,8 +375,7 @@ def rprop_plus(**arguments):
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
 
     References:
-      - Riedmiller and Braun, "A direct adaptive method for faster backpropagation learning:
-        the RPROP algorithm", IEEE International Conference on Neural Networks, 1993.
+      - Riedmiller and Braun, IEEE International Conference on Neural Networks, 1993.
     """
     return _descend(rule="rprop_plus", **arguments)
 
@@ -413,7 +404,6 @@ def rprop_minus(**arguments):
       undo_nonfinite: whether to go back where the loss or a gradient is not finite.
 
     References:
-      - Riedmiller, "Rprop: description and implementation details", technical report,
-        University of Karlsruhe, 1994.
+      - Riedmiller, "Rprop: description and implementation details", Karlsruhe, 1994.
     """
     return _descend(rule="rprop_minus", **arguments)

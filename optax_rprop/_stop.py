@@ -2,7 +2,7 @@
 
 L-BFGS arrives where its whole step is far within the tolerance and the gradient falls fast, or at
 three such points in a row. But that step is too short where rounding hid how flat a valley is. So
-where the gradient has become small, the weights are pushed off, and L-BFGS has to come back to
+where the gradient may be rounding, the weights are pushed off, and L-BFGS has to come back to
 where it was, three times. At a kink, which keeps its gradient, Rprop's step sizes must be small
 for many steps.
 """
@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from optax_rprop import _lbfgs, _packing
 from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
-from optax_rprop._dtypes import by_parts, widen
+from optax_rprop._dtypes import by_parts, reals, widen
 from optax_rprop._rprop_lbfgs import ROUNDING
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
 _PUSH, _AGREE, _RETURNS = 30, 0.3, 3
 _NEAR_IN_ROUNDING = 0.1  # which keeps the steps of L-BFGS longer than NEAR
+_FELT = 2.0**6  # times eps: a gradient of this part of what whole weights make may be rounding
 _FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row.
@@ -34,6 +35,7 @@ class Progress(NamedTuple):
     start: Any  # the second point, which is within bounds
     arrival: Any  # where L-BFGS arrived before it was pushed; at first, infinite
     slope: jax.Array  # the largest, at the last point
+    steepest: jax.Array  # the largest of these up to now
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
     is_pushed: Any = False  # off the arrival, in this step
@@ -41,6 +43,7 @@ class Progress(NamedTuple):
     is_done: Any = False
     is_near: Any = False  # within the tolerance, as far as L-BFGS can tell
     is_idle: Any = False
+    in_doubt: Any = False  # a gradient was as small as the rounding of weights makes
     num_returns: Any = 0  # to one point, up to now
     num_steps: Any = 0
     near_steps: Any = 0  # how many, up to now, L-BFGS was near
@@ -52,7 +55,8 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     """Before the first step."""
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), y)
     inf = jnp.full_like(rprop.cap, jnp.inf)
-    first = Progress(y, nowhere, inf, jnp.full_like(f, jnp.inf), jnp.stack([inf, inf]))
+    best, left = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
+    first = Progress(y, nowhere, inf, jnp.ones_like(inf), best, left)
     return jax.tree.map(jnp.array, first)
 
 
@@ -66,7 +70,13 @@ def follow(
     distance, flatness = distance_left(rprop, tolerances)
     largest, slope = largest_step(rprop.rprop, quiet), largest_slope(rprop)
     eps = float(jnp.finfo(distance.dtype).eps)
-    is_small = (slope > 0) & (slope <= ROUNDING * eps)  # the first gradient was scaled to 1
+    # The first gradient was scaled to 1. On a valley's floor it is rounding itself; so then is one
+    # that is as small beside the largest, and beside what whole weights make. At kinks none is.
+    steepest = jnp.maximum(old.steepest, jnp.where(is_usable, slope, 1))
+    felt = jnp.minimum(_FELT * _of_whole_weights(y, rprop), ROUNDING * steepest)
+    in_doubt = old.in_doubt | lbfgs_works & (slope <= eps * felt)
+    is_tiny = (slope > 0) & (slope <= ROUNDING * eps)
+    is_small = is_tiny | (slope > 0) & in_doubt
 
     # Step sizes that an edge made small must grow. Steps of L-BFGS in between do not count.
     least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
@@ -80,7 +90,7 @@ def follow(
     stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
     # Where the next step is lost in rounding, no matter how long the last one was.
     ahead = jax.tree.map(lambda x, move: x + move.astype(x.dtype), y, rprop.move)
-    is_lost = is_small & ~rprop.is_capped & (_distance(y, ahead, tolerances, rprop.cap) == 0)
+    is_lost = is_tiny & ~rprop.is_capped & (_distance(y, ahead, tolerances, rprop.cap) == 0)
     is_short = distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR)
     arrives = is_base & lbfgs_works & (is_short | is_lost)
     away = _distance(y, old.arrival, tolerances, rprop.cap)
@@ -105,6 +115,7 @@ def follow(
         start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
         arrival=jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
         slope=jnp.where(is_base, slope, old.slope),
+        steepest=steepest,
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
         is_pushed=is_pushed,
@@ -112,12 +123,24 @@ def follow(
         is_done=is_base & is_done,
         is_near=is_near_now,
         is_idle=is_idle,
+        in_doubt=in_doubt,
         num_returns=num_returns,
         num_steps=old.num_steps + 1,
         near_steps=near_steps,
         quiet_steps=quiet_steps,
         idle_steps=idle_steps,
     )
+
+
+def _of_whole_weights(y: Any, rprop: Any) -> jax.Array:
+    """The largest gradient that a weight makes on its way from 0, by its secant; not at a bound."""
+
+    def of_leaf(x: jax.Array, diagonal: jax.Array, far: jax.Array) -> jax.Array:
+        counts = (diagonal > 0) & (far > 0)
+        return magnitude(x).astype(diagonal.dtype) / jnp.where(counts, diagonal, jnp.inf)
+
+    trees = map(reals, (y, rprop.diagonal, rprop.distance))
+    return _lbfgs.largest(_lbfgs.each(of_leaf, *trees), rprop.cap)
 
 
 def move(progress: Progress, rprop: Any, y: Any, steps: Any, tolerances: Any) -> Any:

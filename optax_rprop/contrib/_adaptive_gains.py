@@ -84,8 +84,7 @@ def scale_by_adaptive_gains(
       [1.05 1.05]
 
     References:
-      Jacobs, "Increased rates of convergence through learning rate adaptation",
-      Neural Networks 1, 1988 (delta-bar-delta).
+      Jacobs, Neural Networks 1, 1988 (delta-bar-delta).
       Hinton, "Neural networks for machine learning", lectures 6d and 6e, 2012.
     """
     numbers = increase, decrease, average_decay, min_gain, max_gain

@@ -115,7 +115,8 @@ def rotated(count, n, condition, dtype="float64", scale=2):
 def test_rotated_quadratics(n, dtype, tolerance):
     """Each ends; up to a condition of 1e4 in success; none is off by more than the tolerance.
 
-    Beyond, steps are lost in rounding far from the minimum.
+    Beyond, steps are lost in rounding far from the minimum. And from where they ended, on the
+    floor of the valley, gradients are rounding from the first.
     """
     relative = 1.0 if dtype == "float32" else 0.0
 
@@ -129,20 +130,24 @@ def test_rotated_quadratics(n, dtype, tolerance):
 
     count = 100 if n == 20 else 200
     cases = [(condition, tolerance) for condition in (10, 100, 1e4, 1e6)] + [(1e5, 1e-5)] * (n == 2)
-    # In float64 of any scale.
-    scale = 10 ** np.random.default_rng(0).uniform(-2, 2, (2, count, 1)) if dtype == "float64" else 2
+    random, is_wide = np.random.default_rng(0), dtype == "float64"
+    scale = 10 ** random.uniform(-2, 2, (2, count, 1)) if is_wide else 2  # in float64 of any
     for condition, tolerance in cases:
-        with jax.enable_x64(dtype == "float64"):
+        with jax.enable_x64(is_wide):
             matrices, targets, starts = rotated(count, n, condition, dtype, scale)
-            solutions = solve_one(matrices, targets, starts, jnp.full(count, tolerance, dtype))
-            success = np.asarray(solutions.result == RESULTS.successful)
-            ended = success | np.asarray(solutions.result == RESULTS.stagnation)
-            steps = solutions.stats["num_steps"]
-        assert ended.all(), (condition, steps)
-        assert success.all() or (condition > 1e4 and success.mean() >= 0.75), (condition, steps)
-        error = abs(np.asarray(solutions.value - targets))
-        is_near = error <= tolerance * (1 + relative * abs(np.asarray(targets)))
-        assert is_near[success].all(), (condition, error)
+        for again in range(1 if is_wide or n != 5 else 2):
+            with jax.enable_x64(is_wide):
+                solutions = solve_one(matrices, targets, starts, jnp.full(count, tolerance, dtype))
+                success = np.asarray(solutions.result == RESULTS.successful)
+                ended = success | np.asarray(solutions.result == RESULTS.stagnation)
+                steps = solutions.stats["num_steps"]
+            assert ended.all(), (condition, steps)
+            may_stagnate = condition > 1e4 or again
+            assert success.all() or (may_stagnate and success.mean() >= 0.75), (condition, steps)
+            error = abs(np.asarray(solutions.value - targets))
+            is_near = error <= tolerance * (1 + relative * abs(np.asarray(targets)))
+            assert is_near[success].all(), (condition, error)
+            starts = solutions.value
 
 
 def test_few_evaluations():
