@@ -1,16 +1,8 @@
-"""Momentum with a step size of its own: a way through narrow valleys. See `rprop_momentum`.
+"""Momentum with a step size of its own: a way through narrow valleys.
 
-With s the step of Rprop's rule, a the average of past moves, all of them subtracted from the
-weights, g the gradient and m the decay, `momentum`:
-
-    q = <g, a>                       over all weights of all leaves
-    f <- min(2 f, 2)                 where q > 0: a leads downhill
-    f <- max(f / 2, 2**-10)          where q < 0
-    move = s + f a                   where q > 0, else s
-    a <- m a + (1 - m) move
-
-at first with a = 0 and f = 1/16. The average is of the moves, not of the rule's steps alone,
-so that it keeps itself going.
+`rprop_momentum` has the mathematics. Here steps and averages are subtracted from the weights: an
+average leads downhill where its slope, the product with the gradient, is above 0. It is of the
+moves, not of the rule's steps alone, so that it keeps itself going.
 """
 
 from typing import Any, NamedTuple

@@ -129,22 +129,18 @@ def rprop_momentum(
     `irprop_minus`, and so is the memory: after a reversal, the remembered sign is 0. But the weight
     steps there, too (the rule `"shark_irprop_minus"`): with momentum, that saves evaluations.
 
-    It keeps what is good in Rprop: only signs decide, of each gradient and of the slope, so
-    neither the scale of the loss nor that of a weight matters; there is no line search, the
-    loss is not needed, and a step is one evaluation. On 133 CUTEst problems, in float64, it
-    solves 85% to 1e-5 in 1,000 evaluations, `irprop_minus` 66%. `rprop_lbfgs` solves as many,
-    most of them far sooner; this one is for large or deep networks.
+    Only signs decide, as in Rprop: no scale matters, of the loss or of a weight. On 133 CUTEst
+    problems, in float64, it solves 85% to 1e-5 in 1,000 evaluations, `irprop_minus` 66%.
+    `rprop_lbfgs` solves as many, most of them far sooner; this one is for large or deep networks.
 
     The state holds two numbers a weight, as Adam's does, and in each step all devices sum one
-    scalar. The method is this library's own. `scale_by_rprop` has it for the other rules that
-    undo no step.
+    scalar. The method is this library's own. `scale_by_rprop` has it for rules that undo no step.
 
     Args:
       learning_rate: the first step size; by default a tenth of each weight's size, or of the
         width between its bounds where that is less. A weight of 0 takes its size from the
         others, the geometric mean of all parameters (1 if all are 0), and one that is small
-        beside them counts as up to 10 times larger, so that no unit matters. It and the others
-        may be per weight, as for `irprop_minus`.
+        beside them counts as up to 10 times larger. Like the others, it may be per weight.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);
         0.7 is better on large batches.
       eta_plus: grows a step size where the gradient kept its sign (default 1.3).
@@ -195,8 +191,7 @@ def irprop_minus(
 ) -> optax.GradientTransformationExtraArgs:
     r"""iRprop-: where the gradient changes sign, the weight stays.
 
-    The published variant to begin with; `rprop` is another name for it. torch.optim.Rprop is
-    this rule. It needs no loss and no memory of the last step.
+    The published variant to begin with, and torch.optim.Rprop's; `rprop` is another name for it.
 
     Here :math:`g_t` is the gradient of one weight :math:`w_t`, :math:`\Delta_t` its step size, and
     :math:`s_t = \operatorname{sign}(g_t) \operatorname{sign}(g_{t-1})`. In all rules
@@ -353,7 +348,7 @@ def irprop_plus(**arguments):
 def rprop_plus(**arguments):
     r"""Rprop+: where the gradient changes sign, undoes the last step.
 
-    The original Rprop, with weight-backtracking. With the step sizes of `irprop_minus`:
+    The original, with weight-backtracking. With the step sizes of `irprop_minus`:
 
     .. math::
       w_{t+1} = \begin{cases}
