@@ -21,7 +21,7 @@ demo: $(VENV)/examples ## Train a network on real digits: Rprop beside Adam, SGD
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # Bits and compiled programs as users get them; the others by XLA's older code generator for CPUs,
 # which compiles them in half of the time. CI tests core and wrappers by the newer one, too.
-OF_BITS := $(patsubst %,tests/core/test_%.py,compiled packing rules)
+OF_BITS := $(patsubst %,tests/core/test_%.py,compiled packing rules torch)
 
 test: $(VENV)/test ## Run the tests, but for those of benchmarks/ and of other libraries
 	$(PYTEST) $(OF_BITS)

@@ -155,11 +155,10 @@ def direction(
 def _coefficients(row: jax.Array, counts: jax.Array, products: Products) -> tuple[jax.Array, ...]:
     """Of -H g = -(gamma D (g - Y p) + S q): p, q and gamma."""
     oldest_first = (row + 1 + jnp.arange(len(counts), dtype=jnp.int32)) % len(counts)
-    counts, sg, ydg = (x[oldest_first] for x in (counts, products.sg, products.ydg))
-    sy, ydy = (x[oldest_first][:, oldest_first] for x in products[:2])
+    counts = counts[oldest_first]
     both, own = counts[:, None] & counts[None], jnp.eye(len(counts), dtype=bool)
-    sy, ydy = (jnp.where(both, x, 0) for x in (sy, ydy))
-    sg, ydg = (jnp.where(counts, x, 0) for x in (sg, ydg))
+    sy, ydy = (jnp.where(both, x[oldest_first][:, oldest_first], 0) for x in products[:2])
+    sg, ydg = (jnp.where(counts, x[oldest_first], 0) for x in (products.sg, products.ydg))
     newest = jnp.max(jnp.where(counts, jnp.arange(len(counts)), 0))
     gamma = sy[newest, newest] / ydy[newest, newest]
 
