@@ -4,7 +4,7 @@
    first pairs of L-BFGS.
 2. L-BFGS. A weight may move at most `cap` times its step size by Rprop: this trust region grows
    where it held back a move that still leads downhill. Where a move leaves the slope as it was,
-   the next goes four times as far.
+   the next goes farther: see `_trust_region`.
 3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
    as the move began downhill, or is not finite, back to a part of the same move; in phase 1, at
    first without the weights whose gradients are numbers. After four such gradients, after two
@@ -345,13 +345,13 @@ def _by_lbfgs(
     # In step sizes: of which one that does not follow moves by one.
     lengths = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
     most = _lbfgs.largest(lengths, old.cap)
-    part, cap, stretch, is_capped = _trust_region.limit(old, verdict, begins, most)
+    part, cap, stretch, is_capped = _trust_region.limit(old, verdict, begins, most, is_known)
 
     # Two steps, lest one mislead; none where the slope stays as it was, so that they are far too
     # short. Older ones fade faster than L-BFGS converges: else it would go on in rounding errors.
     def far(d: jax.Array, curved: jax.Array, before: jax.Array, last: jax.Array) -> jax.Array:
         least = jnp.maximum(abs(last), _FORGET * jnp.where(before < jnp.inf, before, 0))
-        now = jnp.where(curved & jnp.isfinite(d) & (stretch <= 1), abs(d), jnp.inf)
+        now = jnp.where(curved & jnp.isfinite(d) & ~verdict.is_short, abs(d), jnp.inf)
         return jnp.where(is_known, jnp.maximum(now, least), before)
 
     distance = each(far, whole, is_curved, old.distance, old.move)

@@ -1,7 +1,10 @@
 """How far a move of L-BFGS may go, and what becomes of it: by slopes alone.
 
-A weight may move `cap` times its step size by Rprop. The state's `cap` grows where it held back a
-move that still leads downhill, and shrinks where a move went back.
+A weight may move `cap` times its step size by Rprop. The state's `cap` grows fourfold where it held
+back a move that still leads downhill, and halves where a move went back. Where a move leaves the
+slope as it was, `stretch` makes the next one four times as long. Both grow sixteenfold where no
+pair counts, and not at all where the slope became more than twice as steep: beyond a wall there are
+others, and each move would be longer than the last.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +19,9 @@ _TRIES_IF_SHRUNK = 2  # where `cap` has shrunk before: the pairs mislead
 _LARGE = 1e-3  # a gradient, of the first: later, rounding or a lack of curvature mislead as well
 _TRIES_BEYOND = 8  # of Rprop
 _STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
-FIRST_CAP, _LARGEST_CAP, _GROWTH = 10.0, 1e15, 4.0
+FIRST_CAP, _LARGEST_CAP = 10.0, 1e15
+_GROWTH, _GROWTH_WITHOUT_PAIRS = 4.0, 16.0
+_STEEPER = 2.0  # times the slope before
 _MOST_STRETCH = 1e15  # where it is as short again, the pairs are forgotten
 
 
@@ -29,6 +34,7 @@ class Verdict(NamedTuple):
     portion: jax.Array  # of the move, to go back to
     leads_on: jax.Array  # at the first try, its end still leads downhill
     is_short: jax.Array  # and nearly as steeply as where it began
+    is_steeper: jax.Array  # than there, by far
 
 
 def judge(
@@ -64,20 +70,26 @@ def judge(
             secant if finite else back.astype(secant.dtype),
             is_first & (after < 0),
             is_short,
+            after < _STEEPER * before,
         )
 
     return lax.cond(finite, lambda: verdict(True), lambda: verdict(False))
 
 
-def limit(old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array) -> tuple[jax.Array, ...]:
+def limit(
+    old: Any, verdict: Verdict, begins: jax.Array, most: jax.Array, is_known: jax.Array
+) -> tuple[jax.Array, ...]:
     """After a move that was accepted: the part of the direction to go, cap, stretch, is_capped.
 
-    `most` is how many times its step size a weight would move at most.
+    `most` is how many times its step size a weight would move at most, `is_known` whether any
+    pair counts.
     """
-    grown = jnp.minimum(_GROWTH * old.cap, _LARGEST_CAP)
+    growth = jnp.where(verdict.is_steeper, 1, _GROWTH)
+    growth = jnp.where(is_known, growth, _GROWTH_WITHOUT_PAIRS).astype(old.cap.dtype)
+    grown = jnp.minimum(growth * old.cap, _LARGEST_CAP)
     shrunk = jnp.maximum(old.cap / 2, FIRST_CAP / 8)
     cap = jnp.where(verdict.leads_on & old.is_capped, grown, old.cap)
     cap = jnp.where(begins, FIRST_CAP, jnp.where(old.num_tries > 0, shrunk, cap))
-    stretch = jnp.where(verdict.is_short & ~begins, _GROWTH * old.stretch, 1)
+    stretch = jnp.where(verdict.is_short, growth * old.stretch, 1)
     room = cap / jnp.where(most > 0, most, 1)
     return jnp.minimum(stretch, room), cap, stretch, room < stretch

@@ -46,6 +46,11 @@ def rotated_kinks(x):
     return jnp.stack([along + across, along - across])
 
 
+def hill(x):
+    """Steeper and steeper in the first weight, while the second has curvature."""
+    return jnp.stack([-jnp.sin(x[0] / 10), 0.02 * (x[1] - 1)])
+
+
 def barrier(x):
     return jnp.where(x > 0, 2 * (x + 1) - 1e-3 / jnp.where(x > 0, x, 1), jnp.nan)
 
@@ -73,6 +78,8 @@ PROBLEMS = {
     "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 34),
     "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
     "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
+    "to a far bound": (lambda x: 0 * x - 1, [1.0, 2.0], {"upper": 1e4}, 30),
+    "off a hill": (hill, [1e-3, 300.0], {}, 60),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
     "at an edge": (at_an_edge, [1.0, 0.2], {}, 80),
     "at the edge of another": (at_the_edge_of_another, [0.9, 0.2], {}, 60),

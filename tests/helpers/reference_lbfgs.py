@@ -11,7 +11,8 @@ from helpers import reference, reference_momentum
 
 STEPS = 8  # of Rprop at first
 TRIES, TRIES_IF_SHRUNK, TRIES_APART, STEEP = 4, 2, 16, 0.9
-CAP, LEAST_CAP, LARGEST_CAP, GROWTH = 10.0, 1.25, 1e15, 4.0
+CAP, LEAST_CAP, LARGEST_CAP = 10.0, 1.25, 1e15
+GROWTH, GROWTH_WITHOUT_PAIRS, STEEPER = 4.0, 16.0, 2.0
 MOST_STRETCH, LARGE = 1e15, 1e-3
 FIELDS = "countdown", "num_tries", "num_pairs", "num_failures"
 
@@ -157,13 +158,17 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
             diagonal = secants(pairs) if pairs else 0 * x
             sizes = np.array([float(weight.step_size) for weight in rprop.weights])
             cap, stretch, gives_up = CAP, 1.0, False
+            is_short = is_steeper = held_back = False  # the last move
             while not gives_up:
                 free = free_of_bounds(x, g)
                 d = direction(g, pairs, diagonal, free)
+                growth = GROWTH_WITHOUT_PAIRS if d is None else 1.0 if is_steeper else GROWTH
+                cap = min(growth * cap, LARGEST_CAP) if held_back else cap
+                stretch = growth * stretch if is_short else 1.0
                 if d is not None:
                     follows = np.isfinite(d) & ((diagonal > 0) | (g == 0))
                     faded = np.where(distance < np.inf, 0.01 * distance, 0)
-                    distance = np.where(follows & (stretch <= 1), abs(d), np.inf)
+                    distance = np.where(follows & (not is_short), abs(d), np.inf)
                     distance = np.maximum(np.maximum(distance, abs(move)), faded)
                     distance = np.where(free, distance, 0)
                     follows &= free
@@ -192,11 +197,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                         break
                 if gives_up:
                     break
-                if room < stretch and tries == 0 and after < 0:
-                    cap = min(GROWTH * cap, LARGEST_CAP)
-                elif tries > 0:
-                    cap = max(cap / 2, LEAST_CAP)
-                stretch = GROWTH * stretch if is_short else 1.0
+                held_back = room < stretch and tries == 0 and after < 0
+                is_steeper = after < STEEPER * before
+                cap = max(cap / 2, LEAST_CAP) if tries > 0 else cap
                 remember(h)
                 x, g = x + step, h
             # 3. Its move is not done; from the end of what is left of it, Rprop for longer.
