@@ -24,7 +24,7 @@ _NEAR_IN_ROUNDING = 0.1  # which keeps the steps of L-BFGS longer than NEAR
 _FELT = 2.0**6  # times eps: a gradient of this part of what whole weights make may be rounding
 _FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
-# than the tolerance by the first, in so many steps in a row.
+# than the tolerance by the first, in so many steps in a row, with gradients of both signs.
 _MARGIN, _QUIET_STEPS = 2**16, 50
 _IDLE_STEPS = 100  # where nothing was gained in so many, it is for good
 
@@ -38,6 +38,7 @@ class Progress(NamedTuple):
     steepest: jax.Array  # the largest of these up to now
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
+    signs: Any  # of gradients since all step sizes were small: 1 above 0, 2 below, 3 both
     is_pushed: Any = False  # off the arrival, in this step
     is_recalled: Any = False  # to the arrival: where it was pushed is outside of the domain
     is_done: Any = False
@@ -56,7 +57,8 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), y)
     inf = jnp.full_like(rprop.cap, jnp.inf)
     best, left = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
-    first = Progress(y, nowhere, inf, jnp.ones_like(inf), best, left)
+    signs = [jnp.zeros(x.shape, jnp.int8) for x in reals(rprop.gradient)]
+    first = Progress(y, nowhere, inf, jnp.ones_like(inf), best, left, signs)
     return jax.tree.map(jnp.array, first)
 
 
@@ -82,7 +84,10 @@ def follow(
     least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
     quiet_steps = jnp.where(is_base & (largest <= 1), old.quiet_steps + 1, least)
     quiet_steps = jnp.where(lbfgs_works, old.quiet_steps, quiet_steps)
-    is_quiet = quiet_steps >= _QUIET_STEPS
+    since_then = (old.quiet_steps > 0) & (quiet_steps > 0)
+    trees = old.signs, reals(rprop.gradient), reals(rprop.rprop.packed)
+    signs = jax.tree.map(functools.partial(_signs, since_then), *trees)
+    is_quiet = (quiet_steps >= _QUIET_STEPS) & jnp.array([jnp.all(x == 3) for x in signs]).all()
 
     near = lbfgs_works & (distance <= NEAR)
     near_steps = old.near_steps + jnp.where(is_base, 1, 0)
@@ -118,6 +123,7 @@ def follow(
         steepest=steepest,
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
+        signs=signs,
         is_pushed=is_pushed,
         is_recalled=old.is_pushed & (rprop.num_tries > 0),
         is_done=is_base & is_done,
@@ -130,6 +136,15 @@ def follow(
         quiet_steps=quiet_steps,
         idle_steps=idle_steps,
     )
+
+
+def _signs(
+    since_then: jax.Array, signs: jax.Array, gradient: jax.Array, packed: jax.Array
+) -> jax.Array:
+    """Which a gradient has had since then; both, for a weight at rest."""
+    now = jnp.where(gradient > 0, 1, 2)
+    now = jnp.where(_packing.unpack(packed).at_rest, 3, now).astype(signs.dtype)
+    return jnp.where(since_then, signs, 0) | now
 
 
 def _of_whole_weights(y: Any, rprop: Any) -> jax.Array:

@@ -69,7 +69,9 @@ PROBLEMS = {
     "an edge is no minimum": Problem(
         lambda y: jnp.where(y[0] > 1, jnp.nan, (y[1] - 5) ** 2 - y[0]), [0.0, 0.0], STUCK
     ),
-    "a slope": Problem(lambda y: -jnp.sum(y), [1.0, 1.0], STUCK),
+    # Far away, all steps of Rprop are small beside the tolerance; but no gradient changes sign.
+    "a slope": Problem(lambda y: -jnp.sum(y), [1.0, 1.0], STUCK, None, 1e-5, 1e-5),
+    "a saddle": Problem(lambda y: y[0] ** 2 - y[1] ** 2, [1.0, 2.0], STUCK, None, 1e-5, 1e-5),
     "an exponential": Problem(lambda y: -jnp.sum(jnp.exp(y)), [1.0, 1.0], STUCK),
     # The minimum is at infinity, where the loss is flat.
     "a weight runs away": Problem(
