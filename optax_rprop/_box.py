@@ -8,7 +8,6 @@ undoes remembers the length of the cut step as the step size, so that it can tak
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,10 @@ from optax_rprop._leaf import Leaf, Move
 from optax_rprop._packing import Memory
 
 
-class ClippedStep(NamedTuple):
-    """A step that stays inside, and where it was cut: masks."""
-
-    step: jax.Array  # the whole step where it was not cut
-    at_lower: jax.Array
-    at_upper: jax.Array
-
-
 def clip_step(
-    parameter: jax.Array, step: jax.Array, lower: jax.Array, upper: jax.Array
-) -> ClippedStep:
-    """How far a step may go, to the last bit of the rounded new weight."""
+    step: jax.Array, parameter: jax.Array, lower: jax.Array, upper: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """How far a step may go, to the last bit of the rounded new weight; where a bound cut it."""
     with jax.numpy_dtype_promotion("standard"):
         sum_dtype = jnp.promote_types(parameter.dtype, step.dtype)
 
@@ -49,7 +40,7 @@ def clip_step(
     largest = lax.full_like(cut, jnp.finfo(cut.dtype).max)
     cut = jnp.where(moved_by(cut) < lower, _neighbour(cut, -largest), cut)
     cut = jnp.where(moved_by(cut) > upper, _neighbour(cut, largest), cut)
-    return ClippedStep(lax.select(at_lower | at_upper, cut, step), at_lower, at_upper)
+    return lax.select(at_lower | at_upper, cut, step), at_lower, at_upper
 
 
 def is_free(
@@ -64,19 +55,20 @@ def is_free(
 def step(leaf: Leaf, move: Move, undoes: bool) -> Move:
     """A move that stays inside."""
     given, new = leaf.hyperparams, move.state.memory
-    clipped = clip_step(leaf.parameter, move.step, given.lower, given.upper)
-    step = _packing.round_down(clipped.step, leaf.dtype) if undoes else clipped.step
+    bounds = given.lower, given.upper
+    step, at_lower, at_upper = clip_step(move.step, leaf.parameter, *bounds)
+    step = _packing.round_down(step, leaf.dtype) if undoes else step
     size = lax.min(leaf.state.memory.step_size, new.step_size)
     moves = ((step > 0) & (new.sign > 0)) | ((step < 0) & (new.sign < 0))
     if undoes:
         length = _packing.clip_to_range(lax.abs(step).astype(size.dtype))
         moves &= length >= given.min_step_size
         size = lax.select(moves, length, size)
-    outwards = (clipped.at_lower & (new.sign > 0)) | (clipped.at_upper & (new.sign < 0))
+    outwards = (at_lower & (new.sign > 0)) | (at_upper & (new.sign < 0))
     # A momentum moves a weight whose own gradient is zero, too.
     at_rest = ((new.sign == 0) & new.at_rest) | ((step == 0) & outwards)
     shorter = Memory(size, lax.select(moves, new.sign, lax.full_like(size, 0)), at_rest)
-    is_cut = clipped.at_lower | clipped.at_upper
+    is_cut = at_lower | at_upper
     memory = jax.tree.map(functools.partial(lax.select, is_cut), shorter, new)
     return Move(step, move.state._replace(memory=memory))
 

@@ -35,8 +35,9 @@ def converged(opt_state: optax.OptState, tolerance: PerWeight) -> jax.Array:
     Signs change around a minimum, but also across a narrow valley, far from its end: the
     tolerance is a step size, not an error. In valleys take one 1,000 times smaller than the
     accuracy that is wanted, or `rprop_lbfgs`. With momentum, the move along the average must
-    be as small. A NaN gradient meets none of the three. Do not test for small updates instead:
-    irprop_minus emits zero wherever a sign changed, sooner or later for all weights at once.
+    be as small. A NaN gradient is not zero, but a step size stays as small as it was. Do not test
+    for small updates instead: irprop_minus emits zero wherever a sign changed, sooner or later
+    for all weights at once.
 
     Of `rprop_lbfgs` the tolerance is an error: while L-BFGS is at work, the whole quasi-Newton
     step must be within 1/100 of it in every weight, at this point and, less strictly, at those
@@ -166,7 +167,7 @@ def _largest_step(
         if factor is not None:
             size = jnp.maximum(size, lax.abs(leaf.average) * factor.astype(size.dtype))
         limit = _hyperparameters.broadcast(tolerance, size)
-        # No 0 / 0, of which jax_debug_nans would complain.
+        # A weight at rest has converged even where the tolerance is 0.
         return jnp.max(size / jnp.where(size > 0, limit, 1), initial=0)
 
     return functools.reduce(jnp.maximum, map(of_part, parts(leaf)))

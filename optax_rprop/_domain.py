@@ -46,17 +46,11 @@ class Verdict(NamedTuple):
 def init(params: Any, packed: Any) -> dict[str, Any]:
     """The fields of the state, at first."""
     return {
-        "finite_params": jax.tree.map(_copy, params),
+        # Others with the same numbers: the parameters may be donated.
+        "finite_params": jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), params),
         "unshrunk": jax.tree.map(jnp.zeros_like, packed),
         "clock": jnp.zeros((), jnp.int32),
     }
-
-
-def _copy(parameter: Any) -> jax.Array:
-    """Another array with the same numbers: the parameters may be donated."""
-    if isinstance(parameter, jax.ShapeDtypeStruct):
-        return jnp.zeros_like(parameter)
-    return jnp.array(parameter, jnp.result_type(parameter))
 
 
 def reduce(
@@ -73,10 +67,9 @@ def reduce(
     leaves = [leaf._replace(draw=draw) for leaf, draw in zip(leaves, draws, strict=True)]
     if old.factor is not None:
         old = old._replace(factor=_momentum.shrink(old.factor))
-    before, after = ([getattr(state, name) for name in SCALARS] for state in (old, new))
-    scalars = jax.tree.map(functools.partial(jnp.where, verdict.is_rejected), before, after)
-    scalars = dict(zip(SCALARS, scalars, strict=True)) | {"clock": clock}
-    return leaves, verdict, new._replace(**scalars)
+    choose = functools.partial(jax.tree.map, functools.partial(jnp.where, verdict.is_rejected))
+    scalars = {name: choose(getattr(old, name), getattr(new, name)) for name in SCALARS}
+    return leaves, verdict, new._replace(**scalars)._replace(clock=clock)
 
 
 @jax.jit  # traced once per shape
@@ -132,7 +125,7 @@ def _back(leaf: Leaf, verdict: Verdict) -> Move:
         least = jnp.sign(way).astype(dtype) * jnp.finfo(dtype).smallest_subnormal
         back = jnp.where(back == 0, least, back)
     if given.lower is not None:
-        back = _box.clip_step(leaf.parameter, back, given.lower, given.upper).step
+        back, *_ = _box.clip_step(back, leaf.parameter, given.lower, given.upper)
     return Move(
         back,
         old._replace(
@@ -167,7 +160,7 @@ def _shares(leaf: Leaf, in_turns: jax.Array) -> jax.Array:
     shape = leaf.gradient.shape
     number, stride = jnp.asarray(leaf.draw), 1
     for axis in reversed(range(len(shape))):  # no arange, which a sharded array would gather
-        number += lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride)
+        number += lax.broadcasted_iota(np.uint32, shape, axis) * np.uint32(stride % 2**32)
         stride *= shape[axis]
     for _ in range(2):  # a hash: no generator's state to keep, and no more to read
         number = (number ^ (number >> 16)) * np.uint32(0x45D9F3B)

@@ -1,7 +1,4 @@
-"""Numbers of all types: complex as two independent reals, as in PyTorch, and small ones finite.
-
-And of all shards.
-"""
+"""Types and devices: complex numbers as two reals, small types kept finite, sums over shards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +50,7 @@ def on_all_devices(array: jax.Array) -> dict[str, Any]:
     return {"out_sharding": jax.sharding.PartitionSpec()} if is_explicit else {}
 
 
-def _type_of(array: jax.Array) -> Any:
-    return jax.typeof(array) if hasattr(jax, "typeof") else None
+_type_of = getattr(jax, "typeof", lambda array: None)  # since JAX 0.6
 
 
 def by_parts(function: Callable, *trees: Any) -> Any:

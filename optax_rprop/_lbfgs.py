@@ -31,7 +31,6 @@ class Pairs(NamedTuple):
 
     moves: Arrays  # (memory_size, *shape)
     changes: Arrays
-    memory_size: int
     next_row: jax.Array
     num_pairs: jax.Array  # how many pairs there are, in the rows before
 
@@ -52,7 +51,7 @@ def write(pairs: Pairs, move: Arrays, change: Arrays) -> Pairs:
         return lax.dynamic_update_index_in_dim(ring, row, pairs.next_row, 0)
 
     s, y = each(into, pairs.moves, move), each(into, pairs.changes, change)
-    num_pairs = jnp.minimum(pairs.num_pairs, pairs.memory_size - 1)
+    num_pairs = jnp.minimum(pairs.num_pairs, len(s[0]) - 1)
     return pairs._replace(moves=s, changes=y, num_pairs=num_pairs)
 
 
@@ -61,14 +60,14 @@ def multiply(
 ) -> Products:
     """All products, from those of older pairs and from the change that was just written."""
     row = pairs.next_row
-    new = inner(pairs.changes, each(jnp.multiply, diagonal, change), row)
-    is_row = jnp.arange(pairs.memory_size, dtype=row.dtype) == row
+    new = inner(pairs.changes, each(jnp.multiply, diagonal, change), sy)
+    is_row = jnp.arange(len(sy), dtype=row.dtype) == row
     ydy = jnp.where(is_row[:, None], new[None], ydy)
     return Products(
-        jnp.where(is_row[None], inner(pairs.moves, change, row)[:, None], sy),
+        jnp.where(is_row[None], inner(pairs.moves, change, sy)[:, None], sy),
         jnp.where(is_row[None], new[:, None], ydy),
-        inner(pairs.moves, gradient, row),
-        inner(pairs.changes, each(jnp.multiply, diagonal, gradient), row),
+        inner(pairs.moves, gradient, sy),
+        inner(pairs.changes, each(jnp.multiply, diagonal, gradient), sy),
     )
 
 
@@ -79,7 +78,7 @@ def begin(
     diagonal = secants(pairs, counts)
 
     def with_changes(others: Arrays) -> jax.Array:
-        return inner(pairs.changes, each(jnp.multiply, diagonal, others), pairs.next_row)
+        return inner(pairs.changes, each(jnp.multiply, diagonal, others), products.sy)
 
     ydy = _of_rows(with_changes, pairs.changes)
     return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
@@ -93,7 +92,8 @@ def _of_rows(function: Any, rings: Arrays) -> Any:
 
 def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
     """A mask of rows: all pairs, and the row just written if it is one."""
-    age = (pairs.next_row - jnp.arange(pairs.memory_size, dtype=jnp.int32)) % pairs.memory_size
+    rows = len(pairs.moves[0])
+    age = (pairs.next_row - jnp.arange(rows, dtype=jnp.int32)) % rows
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 
@@ -127,10 +127,9 @@ def among(
     """Which pairs count among free weights alone, and their products."""
 
     def of_pair(change: Arrays) -> tuple[jax.Array, ...]:
-        row = pairs.next_row
         change = each(lambda f, y: jnp.where(f, y, 0), free, change)
         weighted = each(jnp.multiply, diagonal, change)
-        return inner(pairs.moves, change, row), inner(pairs.changes, weighted, row)
+        return inner(pairs.moves, change, products.sy), inner(pairs.changes, weighted, products.sy)
 
     sy, ydy = _of_rows(of_pair, pairs.changes)
     return counts & (jnp.diag(sy) > 0), products._replace(sy=sy.T, ydy=ydy)
@@ -189,10 +188,9 @@ def inner(rings: Arrays, others: Arrays, scalar: jax.Array) -> jax.Array:
 
 
 def total(arrays: Arrays, scalar: jax.Array) -> jax.Array:
-    """The sum, in the widest of the types, over all shards of one optimizer with this scalar."""
-    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in arrays) else jnp.float32
+    """The sum, in the type of this scalar of the state, over all shards of one optimizer."""
     # Each leaf over its own shards: one that is whole on all devices counts once.
-    numbers = [over_shards(lax.psum, x.astype(dtype), scalar) for x in arrays]
+    numbers = [over_shards(lax.psum, x.astype(scalar.dtype), scalar) for x in arrays]
     return functools.reduce(jnp.add, numbers)
 
 

@@ -1,8 +1,8 @@
 """One leaf of the parameters in one step: what the step reads of it, and what it makes.
 
-A step is a row of layers: the published rule, momentum, the box, domain errors. Each is a
-function `step(leaf, move, ...) -> Move`, which takes the move so far and returns another. What
-it must know of all leaves together, its `reduce` has found before, as scalars.
+A step is a row of layers: the published rule, which makes a move; momentum, the box, domain
+errors, which take the move so far and return another: `step(leaf, move, ...) -> Move`. What a
+layer must know of all leaves together, its `reduce` has found before, as scalars.
 """
 
 from typing import Any, NamedTuple
@@ -50,14 +50,6 @@ class Move(NamedTuple):
 
     step: Any
     state: LeafState
-
-
-class GlobalScalars(NamedTuple):
-    """What all leaves say together; None without its option."""
-
-    loss_rose: Any  # False without it
-    momentum: Any  # `_momentum.Along`
-    verdict: Any  # `_domain.Verdict`
 
 
 def unpack(state: LeafState) -> LeafState:

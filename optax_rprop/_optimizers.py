@@ -1,4 +1,4 @@
-"""The optimizers: each a rule of `_rules`, made to descend."""
+"""The optimizers: each a transformation, made to descend."""
 
 from __future__ import annotations  # help() then shows the names of types, not their unions
 
@@ -138,7 +138,8 @@ def rprop_momentum(
 
     Args:
       learning_rate: the first step size; by default a tenth of each weight's size, or of the
-        width between its bounds where that is less. A weight of 0 takes its size from the
+        width between its bounds where that is less; with n > 100 weights, (100 / n)**(1/3) of
+        that. A weight of 0 takes its size from the
         others, the geometric mean of all parameters (1 if all are 0), and one that is small
         beside them counts as up to 10 times larger. Like the others, it may be per weight.
       eta_minus: shrinks a step size where the gradient changed sign (default 0.5);

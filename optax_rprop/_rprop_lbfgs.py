@@ -1,15 +1,9 @@
 """L-BFGS from Rprop's own steps, with gradients alone.
 
-1. Rprop with momentum, for 8 steps: it finds every weight's scale, and its moves are the
-   first pairs of L-BFGS.
-2. L-BFGS. A weight may move at most `cap` times its step size by Rprop: this trust region grows
-   where it held back a move that still leads downhill. Where a move leaves the slope as it was,
-   the next goes farther: see `_trust_region`.
-3. A move is judged by the gradient at its end alone. Where that leads uphill nearly as steeply
-   as the move began downhill, or is not finite, back to a part of the same move; in phase 1, at
-   first without the weights whose gradients are numbers. After four such gradients, after two
-   large ones where `cap` has shrunk, or where moves stay too short, the pairs are forgotten, and
-   phase 1 begins again, for longer.
+In each step one of three is at work: Rprop with momentum, while `countdown` is above 0; L-BFGS;
+or the way back along the last move. `rprop_lbfgs` has the method, `_lbfgs` its mathematics, and
+`_trust_region` judges moves and limits them. After a point that is not finite, of the weights that
+Rprop moved, at first those alone go back whose gradients are not finite.
 
 Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
 parameters, a complex one as two. Gradients and changes are scaled by a power of two, chosen at
@@ -210,13 +204,12 @@ def _update(
         steps, new = _rprop(lower, upper).update(updates, state.rprop, params)
         return each(lambda step, m: -step.astype(m.dtype), reals(steps), old.move), new
 
-    def forget(forgets: jax.Array, times: Arrays) -> Any:
+    def forget(times: Arrays) -> Any:
         new = as_tree(each(_forget, packed, old.distance, times), state.rprop.packed)
-        average = jax.tree.map(lambda a: jnp.where(forgets, 0, a), state.rprop.average)
+        average = jax.tree.map(jnp.zeros_like, state.rprop.average)
         return state.rprop._replace(packed=new, average=average)
 
-    of_rprop = step_sizes, rprop, forget
-    steps, new = _step(reals(gradients), old, box, value_is_finite, *of_rprop)
+    steps, new = _step(reals(gradients), old, box, value_is_finite, step_sizes, rprop, forget)
     trees = {name: as_tree(getattr(new, name), getattr(state, name)) for name in _TREES}
     return treedef.unflatten(like(steps, gradients)), new._replace(**trees)
 
@@ -246,7 +239,7 @@ def _step(
 
     # The newest pair, and all inner products.
     change = each(jnp.subtract, gradient, old.gradient)
-    pairs = Pairs(old.moves, old.changes, len(old.sy), old.next_row, old.num_pairs)
+    pairs = Pairs(old.moves, old.changes, old.next_row, old.num_pairs)
     pairs = _lbfgs.write(pairs, old.move, change)
     products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
     # Of the last move: the slope at its end, and by how much it has grown.
@@ -268,8 +261,7 @@ def _step(
         in_rounding = relative <= ROUNDING * float(jnp.finfo(relative.dtype).eps)
         times = _times(gradients, old, verdict, step_sizes, in_rounding)
         way = each(functools.partial(_way_back, old, verdict), old.move, times)
-        new = forget((old.countdown > 0) | verdict.gives_up, times)
-        return same._replace(move=way, rprop=new, distance=distance)
+        return same._replace(move=way, rprop=forget(times), distance=distance)
 
     def by_rprop() -> Any:
         move, new = rprop()
@@ -286,7 +278,7 @@ def _step(
 
     steps = each(lambda move, g: finite_cast(-move, g.dtype), turn.move, gradients)
     if box is not None:
-        steps = each(lambda step, b: _box.clip_step(b[0], step, *b[1:]).step, steps, box)
+        steps = each(lambda step, b: _box.clip_step(step, *b)[0], steps, box)
     made = each(lambda step, move: -step.astype(move.dtype), steps, turn.move)
     if free is not None:  # no pair is made of the rounding by which a weight misses its bound
         made = each(lambda m, f: jnp.where(f | verdict.is_rejected, m, 0), made, free)
@@ -299,7 +291,7 @@ def _step(
         moves=pairs.moves,
         changes=pairs.changes,
         sy=products.sy,
-        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % pairs.memory_size,
+        next_row=(pairs.next_row + is_pair.astype(jnp.int32)) % len(old.sy),
         num_pairs=jnp.where(verdict.gives_up, 0, pairs.num_pairs + is_pair.astype(jnp.int32)),
         countdown=jnp.where(verdict.gives_up, again, countdown),
         num_failures=old.num_failures + verdict.gives_up.astype(jnp.int32),
@@ -372,7 +364,7 @@ def _way_back(old: Any, verdict: Verdict, move: jax.Array, times: jax.Array) -> 
 def _times(
     gradients: Arrays, old: Any, verdict: Verdict, step_sizes: Callable, in_rounding: jax.Array
 ) -> Arrays:
-    """How much of its step size a weight keeps after a rejected move; 0 for all, and its sign.
+    """The part of its step size that a weight keeps after a rejected move; 0: all, and its sign.
 
     Without a move, no sign has been kept. To blame for a point that is not finite are, of the
     weights that moved, those whose gradients are not finite, or else all. Where L-BFGS gives up

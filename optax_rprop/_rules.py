@@ -62,7 +62,7 @@ def reduce(value: jax.Array, state: Any) -> tuple[jax.Array, Any]:
     return value > state.prev_value, state._replace(prev_value=prev_value)
 
 
-def step(leaf: Leaf, move: Move, rule: Rule, loss_rose: Any) -> Move:
+def step(leaf: Leaf, rule: Rule, loss_rose: Any) -> Move:
     """One step of a rule. `loss_rose` is a boolean scalar."""
     old, given = leaf.state.memory, leaf.hyperparams
     sign = sign_of(leaf.gradient, old.sign.dtype)
@@ -79,4 +79,4 @@ def step(leaf: Leaf, move: Move, rule: Rule, loss_rose: Any) -> Move:
     if rule.undoes:
         goes_back = is_reversed & loss_rose if rule.needs_value else is_reversed
         step = lax.select(goes_back, -old.sign * old.step_size, step)
-    return Move(step, move.state._replace(memory=new))
+    return Move(step, leaf.state._replace(memory=new))

@@ -4,7 +4,6 @@ Many weights move together, and would throw a deep network far off: with more th
 are shorter by the cube root of their number / 100.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -15,14 +14,10 @@ from optax_rprop._dtypes import reals
 
 
 def measure_weights(params: Any) -> tuple[jax.Array, jax.Array]:
-    """Of all weights together: a typical size, and the part of each one's size to begin with.
-
-    Parameters that are shapes and types alone count as if all were zero.
-    """
+    """Of all weights together: a typical size, and the part of each one's size to begin with."""
     leaves = jax.tree.leaves(params)
-    count = sum(math.prod(np.shape(leaf)) for leaf in leaves)
-    numbers = [leaf for leaf in leaves if not isinstance(leaf, jax.ShapeDtypeStruct)]
-    return _typical_size(numbers), jnp.asarray(0.1 * min(1, 100 / max(count, 1)) ** (1 / 3))
+    count = sum(map(np.size, leaves))
+    return _typical_size(leaves), jnp.asarray(0.1 * min(1, 100 / max(count, 1)) ** (1 / 3))
 
 
 @jax.jit

@@ -14,8 +14,6 @@ from optax_rprop._dtypes import by_parts
 from optax_rprop._leaf import LeafState
 from optax_rprop._packing import Memory
 
-SCALARS = ("prev_value", "factor", "slope_scale", "clock")
-
 
 class ScaleByRpropState(NamedTuple):
     """Step sizes and previous signs, one float per weight; and what options need.
@@ -88,6 +86,9 @@ class ScaleByRpropState(NamedTuple):
         if prev_value is not None:
             prev_value = jnp.asarray(prev_value, dtype=float)
         return cls(jax.tree.map(_pack_signs, step_sizes, prev_signs), prev_value=prev_value)
+
+
+SCALARS = ScaleByRpropState._fields[len(LeafState._fields) :]
 
 
 def split(state: ScaleByRpropState, treedef: Any) -> list[LeafState]:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optax_rprop import _box, _checks, _domain, _hyperparameters, _leaf, _momentum, _packing, _rules
 from optax_rprop._dtypes import by_parts, finite_cast
 from optax_rprop._hyperparameters import PerWeight
-from optax_rprop._leaf import GlobalScalars, Hyperparams, Leaf, LeafState, Move
+from optax_rprop._leaf import Hyperparams, Leaf, LeafState, Move
 from optax_rprop._start import first_step_size, measure_weights
 from optax_rprop._state import SCALARS, ScaleByRpropState, join, split
 
@@ -49,8 +49,9 @@ def scale_by_rprop(
       eta_plus: grows a step size where the gradient kept its sign.
       min_step_size: the smallest step size.
       max_step_size: the largest step size.
-      rule: `"rprop_minus"`, `"irprop_minus"` (also `"rprop"`), `"rprop_plus"`, `"irprop_plus"` or
-        `"shark_irprop_minus"`: as the optimizer of that name.
+      rule: `"rprop_minus"`, `"irprop_minus"` (also `"rprop"`), `"rprop_plus"` or `"irprop_plus"`,
+        as the optimizer of that name; or `"shark_irprop_minus"`, which after a reversal steps by
+        the smaller step size, and remembers no sign.
       momentum: the decay of the average of past moves, for a rule that undoes nothing; None
         for none: see `rprop_momentum`.
       step_dtype: the type of real parameters' step sizes.
@@ -89,6 +90,7 @@ def scale_by_rprop(
     }
 
     def init(params: optax.Params) -> Any:
+        params = jax.tree.map(_zeros_if_abstract, params)
         paths, parameters, treedef = _hyperparameters.flatten(params)
         for path, parameter in zip(paths, parameters, strict=True):
             _checks.check_parameter(path, parameter)
@@ -117,41 +119,37 @@ def scale_by_rprop(
         for path, leaf in zip(paths, leaves, strict=True):
             _checks.check_fit(path, leaf.gradient, state=leaf.state.memory, params=leaf.parameter)
 
+        # What a step must know of all leaves together, and the state with its next scalars.
         moving = [leaf for leaf in leaves if leaf.gradient is not None]
-        moving, scalars, state = reduce(moving, state, value)
-        moved = iter([_move(leaf, scalars, the_rule) for leaf in moving])
+        value = None if value is None else jnp.asarray(value, float)
+        loss_rose, along, verdict, new = False, None, None, state
+        if the_rule.needs_value:
+            loss_rose, new = _rules.reduce(value, new)
+        if momentum is not None:
+            along, new = _momentum.reduce(moving, new, momentum)
+        if undo_nonfinite:
+            moving, verdict, new = _domain.reduce(moving, value, state, new)
+        moved = iter([_move(leaf, loss_rose, along, verdict, the_rule) for leaf in moving])
         moves = [  # where the gradient is None, the parameter is left alone
             Move(None, leaf.state) if leaf.gradient is None else next(moved) for leaf in leaves
         ]
         steps = treedef.unflatten([move.step for move in moves])
-        return steps, join(state, treedef, [move.state for move in moves])
-
-    def reduce(leaves: list[Leaf], old: Any, value: Any) -> tuple[list[Leaf], GlobalScalars, Any]:
-        """What a step must know of all leaves together; the state with its next scalars."""
-        value = None if value is None else jnp.asarray(value, float)
-        loss_rose, along, verdict, new = False, None, None, old
-        if the_rule.needs_value:
-            loss_rose, new = _rules.reduce(value, new)
-        if momentum is not None:
-            along, new = _momentum.reduce(leaves, new, momentum)
-        if undo_nonfinite:
-            leaves, verdict, new = _domain.reduce(leaves, value, old, new)
-        return leaves, GlobalScalars(loss_rose, along, verdict), new
+        return steps, join(new, treedef, [move.state for move in moves])
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 @functools.partial(jax.jit, static_argnames="rule")
-def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
+def _move(leaf: Leaf, loss_rose: Any, along: Any, verdict: Any, rule: _rules.Rule) -> Move:
     """The move of one leaf, layer upon layer. Traced once per shape."""
-    draw = iter((leaf.draw, leaf.draw + np.uint32(leaf.gradient.size)))  # real, imaginary
+    draw = iter((leaf.draw, leaf.draw + np.uint32(leaf.gradient.size % 2**32)))  # real, imaginary
 
     def move_part(gradient: jax.Array, parameter: Any, old: LeafState) -> Move:
         hyperparams = _hyperparameters.cast(leaf.hyperparams, old.memory, parameter)
         unpacked = _leaf.unpack(old)
         part = Leaf(gradient, parameter, hyperparams, unpacked, next(draw), old.memory.dtype)
-        move = _rules.step(part, Move(None, part.state), rule, scalars.loss_rose)
-        in_a_box, with_domain = hyperparams.lower is not None, scalars.verdict is not None
+        move = _rules.step(part, rule, loss_rose)
+        in_a_box, with_domain = hyperparams.lower is not None, verdict is not None
         if not (rule.undoes or in_a_box or with_domain):
             # The same step, from the packed state, which XLA has just written: computed again
             # from gradient and old state, it takes more than twice as long on a CPU.
@@ -161,18 +159,22 @@ def _move(leaf: Leaf, scalars: GlobalScalars, rule: _rules.Rule) -> Move:
                 size = _packing.unpack(packed).step_size
                 step = jnp.where(gradient > 0, size, jnp.where(gradient < 0, -size, 0))
             move = move._replace(step=step)
-        if scalars.momentum is not None:
-            move = _momentum.step(part, move, scalars.momentum)
+        if along is not None:
+            move = _momentum.step(part, move, along)
         move = move._replace(step=finite_cast(move.step, gradient.dtype))
         if in_a_box:
             whole, move = move.step, _box.step(part, move, rule.undoes)
-            if scalars.momentum is not None:
-                move = _momentum.after_box(part, move, whole, scalars.momentum)
+            if along is not None:
+                move = _momentum.after_box(part, move, whole, along)
         if with_domain:
-            move = _domain.step(part, move, scalars.verdict)
+            move = _domain.step(part, move, verdict)
         return move._replace(state=_leaf.pack(move.state, old))
 
     return by_parts(move_part, leaf.gradient, leaf.parameter, leaf.state)
+
+
+def _zeros_if_abstract(parameter: Any) -> Any:
+    return jnp.zeros_like(parameter) if isinstance(parameter, jax.ShapeDtypeStruct) else parameter
 
 
 def _initial_state(parameter: Any, given: Hyperparams, step_dtype: Any, start: Any) -> Any:
@@ -184,10 +186,7 @@ def _initial_state(parameter: Any, given: Hyperparams, step_dtype: Any, start: A
     if all(isinstance(number, (float, np.floating)) for number in (first, *limits)):
         # Nothing is compiled but the program that fills any array of this shape and sharding.
         return jnp.full_like(parameter, _packing.pack_number(first, dtype), dtype=dtype)
-    zeros = jnp.zeros_like(parameter, dtype=dtype)
-    if isinstance(parameter, jax.ShapeDtypeStruct):
-        parameter = zeros
-    return _pack_first(zeros, parameter, given, start)
+    return _pack_first(jnp.zeros_like(parameter, dtype=dtype), parameter, given, start)
 
 
 @jax.jit

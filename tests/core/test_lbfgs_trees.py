@@ -1,5 +1,6 @@
 """L-BFGS from Rprop's own steps in all trees and types, and over devices."""
 
+import chex
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -92,6 +93,14 @@ def test_a_parameter_without_a_gradient_is_left_alone():
     for field in ("move", "moves", "changes", "distance"):
         frozen = (getattr(place, field)["frozen"] for place in (before, state[0]))
         streams.assert_same_bits(*frozen)
+
+
+def test_the_widest_parameter_is_left_alone(x64):
+    optimizer = MAKE()
+    state = optimizer.init({"wide": jnp.ones(1), "moved": jnp.ones(2, jnp.float32)})
+    updates, after = optimizer.update({"wide": None, "moved": jnp.ones(2, jnp.float32)}, state)
+    assert (updates["moved"] < 0).all()
+    chex.assert_trees_all_equal_dtypes(after, state)
 
 
 @pytest.mark.parametrize(
