@@ -42,6 +42,8 @@ BAD_VALUES = [
     ({"learning_rate": 1e-7}, "min_step_size=1e-06 is above learning_rate=1e-07."),
     ({"lower": 1.0, "upper": 0.0}, "lower=1.0 is above upper=0.0."),
     ({"rule": "irprop"}, f"rule='irprop' must be one of {', '.join(RULES)}."),
+    ({"rule": "rprop_plus", "momentum": 0.8}, "momentum=0.8 needs a rule that undoes no step"),
+    ({"rule": "irprop_plus", "momentum": 0.8}, "momentum=0.8 needs a rule that undoes no step"),
     ({"step_dtype": "float16"}, "step_dtype='float16' cannot hold step sizes; use bfloat16, "),
 ]
 
@@ -61,7 +63,6 @@ def test_numbers_at_the_ends_of_their_range():
         {"learning_rate": 1e-6},
         {"lower": 1.0, "upper": 1.0},
         {"lower": -inf, "upper": inf},
-        {"step_dtype": "float32"},
     ):
         optax_rprop.rprop(**given)
 
@@ -81,13 +82,6 @@ def test_what_is_no_number(given, message):
         optax_rprop.irprop_plus(**given)
 
 
-@pytest.mark.parametrize("rule", ["rprop_plus", "irprop_plus"])
-def test_momentum_with_a_rule_that_undoes(rule):
-    message = f"^momentum=0.8 needs a rule that undoes no step, and rule='{rule}' does.$"
-    with pytest.raises(ValueError, match=message):
-        optax_rprop.scale_by_rprop(0.01, rule=rule, momentum=0.8)
-
-
 # A prefix that does not fit, and what is wrong with it.
 PREFIXES = [
     ({"learning_rate": {}}, "learning_rate has no value for parameter ['b']."),
@@ -95,7 +89,6 @@ PREFIXES = [
     ({"eta_minus": [0.5, 0.6]}, "eta_minus[0] belongs to none of the parameters: "),
     ({"lower": {"wieght": 0.0}}, "lower['wieght'] belongs to none of the parameters: [\"['b']\""),
     ({"lower": {"w": [0.0, 0.0]}}, "lower['w'][0] belongs to none of the parameters: "),
-    ({"lower": [0.0]}, "lower[0] belongs to none of the parameters: "),
 ]
 
 

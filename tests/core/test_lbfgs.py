@@ -46,8 +46,7 @@ def rotated_kinks(x):
     return jnp.stack([along + across, along - across])
 
 
-def hill(x):
-    """Steeper and steeper in the first weight, while the second has curvature."""
+def hill(x):  # steeper and steeper in the first weight, while the second has curvature
     return jnp.stack([-jnp.sin(x[0] / 10), 0.02 * (x[1] - 1)])
 
 

@@ -12,8 +12,7 @@ from helpers import reference, reference_momentum
 STEPS = 8  # of Rprop at first
 TRIES, TRIES_IF_SHRUNK, TRIES_APART, STEEP = 4, 2, 16, 0.9
 CAP, LEAST_CAP, LARGEST_CAP = 10.0, 1.25, 1e15
-GROWTH, GROWTH_WITHOUT_PAIRS, STEEPER = 4.0, 16.0, 2.0
-MOST_STRETCH, LARGE = 1e15, 1e-3
+GROWTH, GROWTH_WITHOUT_PAIRS, STEEPER, MOST_STRETCH, LARGE = 4.0, 16.0, 2.0, 1e15, 1e-3
 FIELDS = "countdown", "num_tries", "num_pairs", "num_failures"
 
 
