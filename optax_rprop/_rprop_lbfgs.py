@@ -121,7 +121,10 @@ def scale_by_rprop_lbfgs(
       [-0.1  0.1]
     """
     if not isinstance(memory_size, int | np.integer) or memory_size < 1:
-        raise ValueError(f"{memory_size=} must be a whole number, at least 1: a learning rate?")
+        raise ValueError(
+            f"{memory_size=} must be a whole number, at least 1. There is no learning rate, and "
+            "optax.inject_hyperparams needs static_args='memory_size'."
+        )
     lower, upper = _hyperparameters.without_integers((lower, upper))
     first = _rprop(lower, upper)
     in_a_box = lower is not None or upper is not None
@@ -248,7 +251,14 @@ def _step(
         after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
     relative = largest * scale  # to the first gradient
     is_finite = value_is_finite & (relative < jnp.inf)
-    verdict = _trust_region.judge(after - growth, after, relative, old, is_finite)
+
+    def is_cut() -> Any:  # by a bound
+        if box is None:
+            return False
+        ends_there = each(lambda m, b: ~_box.is_free(-m, *b), old.move, box)
+        return _lbfgs.largest(ends_there, old.cap) > 0
+
+    verdict = _trust_region.judge(after - growth, after, relative, is_cut, old, is_finite)
     is_pair = ~verdict.is_rejected & (growth > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 

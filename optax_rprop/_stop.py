@@ -34,6 +34,7 @@ class Progress(NamedTuple):
 
     start: Any  # the second point, which is within bounds
     arrival: Any  # where L-BFGS arrived before it was pushed; at first, infinite
+    arrival_value: jax.Array
     slope: jax.Array  # the largest, at the last point
     steepest: jax.Array  # the largest of these up to now
     best: jax.Array  # the least value
@@ -58,7 +59,7 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     inf = jnp.full_like(rprop.cap, jnp.inf)
     best, left = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
     signs = [jnp.zeros(x.shape, jnp.int8) for x in reals(rprop.gradient)]
-    first = Progress(y, nowhere, inf, jnp.ones_like(inf), best, left, signs)
+    first = Progress(y, nowhere, best, inf, jnp.ones_like(inf), best, left, signs)
     return jax.tree.map(jnp.array, first)
 
 
@@ -113,22 +114,24 @@ def follow(
     # Of L-BFGS and of Rprop, each while it is at work.
     of_lbfgs = lbfgs_works == jnp.array([True, False])
     left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
-    gains = (slope > eps**2) & (f < old.best) | jnp.any(left < old.least_left / 2)
+    gains = (slope > eps**2) & (f < old.best) | jnp.any(left < old.least_left / 2) | comes_back
     idle_steps = jnp.where(gains, 0, old.idle_steps + 1)
     is_idle = (idle_steps >= _IDLE_STEPS) & (rprop.num_tries == 0) | is_quiet & is_small
+    is_off = is_idle & (f > old.arrival_value)  # pushed, it has not come back
     return Progress(
         start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
         arrival=jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
+        arrival_value=jnp.where(is_pushed, f, old.arrival_value),
         slope=jnp.where(is_base, slope, old.slope),
         steepest=steepest,
         best=jnp.fmin(old.best, f),
         least_left=jnp.fmin(old.least_left, left),
         signs=signs,
         is_pushed=is_pushed,
-        is_recalled=old.is_pushed & (rprop.num_tries > 0),
+        is_recalled=old.is_pushed & (rprop.num_tries > 0) | is_off,
         is_done=is_base & is_done,
         is_near=is_near_now,
-        is_idle=is_idle,
+        is_idle=is_idle & ~is_off,
         in_doubt=in_doubt,
         num_returns=num_returns,
         num_steps=old.num_steps + 1,

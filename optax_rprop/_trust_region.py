@@ -7,6 +7,7 @@ pair counts, and not at all where the slope became more than twice as steep: bey
 others, and each move would be longer than the last.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ _TRIES = 4  # gradients along one move
 _TRIES_IF_SHRUNK = 2  # where `cap` has shrunk before: the pairs mislead
 _LARGE = 1e-3  # a gradient, of the first: later, rounding or a lack of curvature mislead as well
 _TRIES_BEYOND = 8  # of Rprop
+_TO_A_BOUND = 0.9  # of a move that one cut, where the loss is not finite: it may be the edge
 _STEEP = 0.9  # a slope of this part of the first one, at the end of a move: too far, or too short
 FIRST_CAP, _LARGEST_CAP = 10.0, 1e15
 _GROWTH, _GROWTH_WITHOUT_PAIRS = 4.0, 16.0
@@ -38,11 +40,17 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    before: jax.Array, after: jax.Array, largest: jax.Array, old: Any, finite: jax.Array
+    before: jax.Array,
+    after: jax.Array,
+    largest: jax.Array,
+    is_cut: Callable,
+    old: Any,
+    finite: jax.Array,
 ) -> Verdict:
     """By the slopes along the last move; one of Rprop's is rejected only where not finite.
 
-    `largest` is the largest gradient, where the first one was 1.
+    `largest` is the largest gradient, where the first one was 1; `is_cut` tells whether the move
+    ended at a bound.
     """
     measures = old.countdown > 0
     few_tries = (old.cap < FIRST_CAP) & (largest > _LARGE)
@@ -61,7 +69,8 @@ def judge(
         # keep it outside, however small the part. So in the end back beyond the move's start.
         goes_beyond = (num_tries >= _TRIES_BEYOND) & (num_tries < 5 * _TRIES_BEYOND)
         beyond = jnp.where(num_tries == _TRIES_BEYOND, -1, 4)
-        back = jnp.where(measures & goes_beyond, beyond, 0.1)
+        near = 0.1 if finite else jnp.where((num_tries == 1) & is_cut(), _TO_A_BOUND, 0.1)
+        back = jnp.where(measures & goes_beyond, beyond, near)
         secant = jnp.clip(before / jnp.where(before < after, before - after, -1), 0.1, 0.5)
         return Verdict(
             is_rejected,

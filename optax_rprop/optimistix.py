@@ -38,8 +38,8 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     Where the gradient is so small that rounding may hide a flat direction, it pushes the weights
     by up to 30 tolerances, and must come back, three times. At kinks and in noise, where Rprop
     works, it stops when all step sizes were within 1/65536 of their tolerances, or lost in the
-    rounding of their weights, for 50 steps. Where 100 steps gained nothing, it stops too:
-    successfully if the estimate is within the tolerance, else with
+    rounding of their weights, for 50 steps with gradients of both signs. Where 100 steps gained
+    nothing, it stops too: successfully if the estimate is within the tolerance, else with
     `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where

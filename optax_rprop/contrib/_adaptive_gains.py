@@ -102,8 +102,8 @@ def scale_by_adaptive_gains(
         adapted = jax.tree.map(
             lambda *leaves: _update_leaf(*leaves, numbers), updates, state.gains, state.averages
         )
-        scaled, gains, averages = jax.tree.transpose(
-            jax.tree.structure(updates), jax.tree.structure((0, 0, 0)), adapted
+        scaled, gains, averages = (
+            jax.tree.map(lambda _, new, n=n: new[n], updates, adapted) for n in range(3)
         )
         return scaled, ScaleByAdaptiveGainsState(gains, averages)
 

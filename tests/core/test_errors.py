@@ -36,7 +36,6 @@ BAD_VALUES = [
     ({"upper": -inf}, "upper=-inf must lie in (-inf, inf]."),
     ({"momentum": 0.0}, "momentum=0.0 must lie in (0, 1)."),
     ({"momentum": 1.0}, "momentum=1.0 must lie in (0, 1)."),
-    ({"momentum": nan}, "momentum=nan must lie in (0, 1)."),
     ({"min_step_size": 2.0, "max_step_size": 1.0}, "min_step_size=2.0 is above max_step_size=1.0."),
     ({"learning_rate": 51.0}, "learning_rate=51.0 is above max_step_size=50.0."),
     ({"learning_rate": 1e-7}, "min_step_size=1e-06 is above learning_rate=1e-07."),
@@ -88,7 +87,6 @@ PREFIXES = [
     ({"max_step_size": {"w": 2.0}}, "max_step_size has no value for parameter ['b']."),
     ({"eta_minus": [0.5, 0.6]}, "eta_minus[0] belongs to none of the parameters: "),
     ({"lower": {"wieght": 0.0}}, "lower['wieght'] belongs to none of the parameters: [\"['b']\""),
-    ({"lower": {"w": [0.0, 0.0]}}, "lower['w'][0] belongs to none of the parameters: "),
 ]
 
 

@@ -102,6 +102,7 @@ def test_trees_keep_their_structure_and_type():
         assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, new_state)))
         state = new_state
     assert update._cache_size() == 1
+    assert transformation.update({}, transformation.init({}))[0] == {}
     zeroed = optax.tree_utils.tree_map_params(transformation, lambda leaf: 0 * leaf, state)
     assert jax.tree.structure(zeroed) == jax.tree.structure(state)
 

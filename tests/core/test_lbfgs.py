@@ -80,6 +80,7 @@ PROBLEMS = {
     "to a far bound": (lambda x: 0 * x - 1, [1.0, 2.0], {"upper": 1e4}, 30),
     "off a hill": (hill, [1e-3, 300.0], {}, 60),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
+    "with a bound at its edge": (barrier, [1.0, 3.0], {"lower": 0.0}, 60),
     "at an edge": (at_an_edge, [1.0, 0.2], {}, 80),
     "at the edge of another": (at_the_edge_of_another, [0.9, 0.2], {}, 60),
     "one pair": (rosenbrock, [-1.2, 1.0], {"memory_size": 1}, 16),

@@ -57,9 +57,9 @@ class Rprop:
         return move
 
 
-def back(tries):
+def back(tries, is_cut):
     """To a part of a move of Rprop's; at last beyond where it began."""
-    return -1 if tries == 8 else 4 if 8 < tries < 40 else 0.1
+    return -1 if tries == 8 else 4 if 8 < tries < 40 else 0.9 if is_cut and tries == 1 else 0.1
 
 
 def is_curved(s, y):
@@ -132,6 +132,9 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
         least, most = lower + unit * abs(lower), upper - unit * abs(upper)
         return ~(((x <= least) & (g > 0)) | ((x >= most) & (g < 0)))
 
+    def is_cut():
+        return not free_of_bounds(x + step, -move).all()
+
     try:
         while True:
             # 1. Rprop, from wherever the last move ends.
@@ -143,7 +146,8 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     blamed = moved & is_bad if (moved & is_bad).any() else moved
                     rprop.forget(np.where(blamed, 0.25, 0), distance)
                     stays = move if tries < TRIES_APART else 0 * move
-                    step = move = rprop.inside(x, np.where(blamed, back(tries) * move, stays))
+                    part = back(tries, is_cut())
+                    step = move = rprop.inside(x, np.where(blamed, part * move, stays))
                     continue
                 tries = 0
                 remember(h)
@@ -185,7 +189,7 @@ def run(gradient, x, evaluations, lower=-np.inf, upper=np.inf, memory_size=10):
                     gives_up = finite and (before >= 0 or (is_short and stretch >= MOST_STRETCH))
                     if finite and not gives_up and not after > STEEP * abs(before):
                         break
-                    portion = 0.1
+                    portion = 0.9 if not finite and tries == 0 and is_cut() else 0.1
                     if finite and before < after:
                         portion = np.clip(before / (before - after), 0.1, 0.5)
                     step, tries = rprop.inside(x, portion * move), tries + 1

@@ -274,16 +274,20 @@ def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes():
             np.testing.assert_allclose(solve_one(is_flat).value, target, rtol=1e-5)
 
 
-def test_a_tolerance_below_rounding_ends():
-    """With a large constant, float32 losses do not tell the last steps apart."""
+def test_pushes_with_a_long_way_back():
+    """Means and deviations of normal distributions: by a push, many deviations off."""
+    random = np.random.default_rng(0)
+    noise, means = np.tile([-1.0, 1.0], 5), 10 ** random.uniform(1, 3, 24)
+    deviations = 10 ** random.uniform(-2, 0, 24)
+
+    def fn(y, data):
+        return jnp.sum((data - y[0]) ** 2 * jnp.exp(-2 * y[1]) / 2 + y[1])
+
     with jax.enable_x64(False):
-        matrices, targets, _ = rotated(1, 20, 1e4, "float32")
-        solution = solve(
-            lambda y, args: 1e4 + jnp.sum((matrices[0] @ (y - targets[0])) ** 2),
-            jnp.zeros(20),
-            1e-8,
-        )
-    assert solution.result != RESULTS.nonlinear_max_steps_reached
+        fit = jax.vmap(lambda data: solve(fn, jnp.zeros(2), 1e-3, 1e-3, args=data).value)
+        values = jax.jit(fit)(jnp.array(means + deviations * noise[:, None], "float32").T)
+    expected = np.stack([means, np.log(deviations)], 1)
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("n", "rows"), [(1, 10), (12, 24), (100, 100)])
