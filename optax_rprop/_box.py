@@ -55,8 +55,7 @@ def is_free(
 def step(leaf: Leaf, move: Move, undoes: bool) -> Move:
     """A move that stays inside."""
     given, new = leaf.hyperparams, move.state.memory
-    bounds = given.lower, given.upper
-    step, at_lower, at_upper = clip_step(move.step, leaf.parameter, *bounds)
+    step, at_lower, at_upper = clip_step(move.step, leaf.parameter, given.lower, given.upper)
     step = _packing.round_down(step, leaf.dtype) if undoes else step
     size = lax.min(leaf.state.memory.step_size, new.step_size)
     moves = ((step > 0) & (new.sign > 0)) | ((step < 0) & (new.sign < 0))

@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
     signs: Any  # of gradients since all step sizes were small: 1 above 0, 2 below, 3 both
     is_pushed: Any = False  # off the arrival, in this step
-    is_recalled: Any = False  # to the arrival: where it was pushed is outside of the domain
+    is_recalled: Any = False  # to the arrival, from outside of the domain, or at the end
     is_done: Any = False
     is_near: Any = False  # within the tolerance, as far as L-BFGS can tell
     is_idle: Any = False

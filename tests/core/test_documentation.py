@@ -74,9 +74,11 @@ def test_every_public_name(module):
 
 @pytest.mark.parametrize("function", OPTIMIZERS, ids=lambda f: f.__name__)
 def test_docstring_is_whole(function):
-    """Every argument; on irprop_minus the defaults, too."""
+    """Mathematics, every argument and the sources; on irprop_minus the defaults, too."""
     text = inspect.getdoc(function)
+    assert ".. math::" in text
     arguments = re.search(r"^Args:\n(.*?)^\w+:$", text, re.M | re.S)[1]
+    assert "\nReferences:\n" in text
     for name, parameter in inspect.signature(function).parameters.items():
         described = re.search(rf"^  {name}: (.*?)(?=^  \w+: |\Z)", arguments, re.M | re.S)
         assert described, name

@@ -18,6 +18,7 @@ SCHEDULE = (
 MASK = r"=.* must be a number or an array of numbers\.$"
 
 RULES = "rprop_minus", "irprop_minus", "rprop_plus", "irprop_plus", "shark_irprop_minus", "rprop"
+UNDOES = "momentum=0.8 needs a rule that undoes no step, and"
 # Arguments that are refused at construction, and the whole message.
 BAD_VALUES = [
     ({"eta_minus": 0.0}, "eta_minus=0.0 must lie in (0, 1)."),
@@ -36,13 +37,13 @@ BAD_VALUES = [
     ({"upper": -inf}, "upper=-inf must lie in (-inf, inf]."),
     ({"momentum": 0.0}, "momentum=0.0 must lie in (0, 1)."),
     ({"momentum": 1.0}, "momentum=1.0 must lie in (0, 1)."),
+    ({"momentum": nan}, "momentum=nan must lie in (0, 1)."),
     ({"min_step_size": 2.0, "max_step_size": 1.0}, "min_step_size=2.0 is above max_step_size=1.0."),
     ({"learning_rate": 51.0}, "learning_rate=51.0 is above max_step_size=50.0."),
     ({"learning_rate": 1e-7}, "min_step_size=1e-06 is above learning_rate=1e-07."),
     ({"lower": 1.0, "upper": 0.0}, "lower=1.0 is above upper=0.0."),
     ({"rule": "irprop"}, f"rule='irprop' must be one of {', '.join(RULES)}."),
-    ({"rule": "rprop_plus", "momentum": 0.8}, "momentum=0.8 needs a rule that undoes no step"),
-    ({"rule": "irprop_plus", "momentum": 0.8}, "momentum=0.8 needs a rule that undoes no step"),
+    *(({"rule": r, "momentum": 0.8}, f"{UNDOES} rule='{r}' does.") for r in RULES[2:4]),
     ({"step_dtype": "float16"}, "step_dtype='float16' cannot hold step sizes; use bfloat16, "),
 ]
 
@@ -62,6 +63,7 @@ def test_numbers_at_the_ends_of_their_range():
         {"learning_rate": 1e-6},
         {"lower": 1.0, "upper": 1.0},
         {"lower": -inf, "upper": inf},
+        {"step_dtype": "float32"},
     ):
         optax_rprop.rprop(**given)
 
@@ -87,6 +89,8 @@ PREFIXES = [
     ({"max_step_size": {"w": 2.0}}, "max_step_size has no value for parameter ['b']."),
     ({"eta_minus": [0.5, 0.6]}, "eta_minus[0] belongs to none of the parameters: "),
     ({"lower": {"wieght": 0.0}}, "lower['wieght'] belongs to none of the parameters: [\"['b']\""),
+    ({"lower": {"w": [0.0, 0.0]}}, "lower['w'][0] belongs to none of the parameters: "),
+    ({"lower": [0.0]}, "lower[0] belongs to none of the parameters: "),
 ]
 
 

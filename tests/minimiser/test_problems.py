@@ -72,6 +72,7 @@ PROBLEMS = {
     # Far away, all steps of Rprop are small beside the tolerance; but no gradient changes sign.
     "a slope": Problem(lambda y: -jnp.sum(y), [1.0, 1.0], STUCK, None, 1e-5, 1e-5),
     "a saddle": Problem(lambda y: y[0] ** 2 - y[1] ** 2, [1.0, 2.0], STUCK, None, 1e-5, 1e-5),
+    "an exponential": Problem(lambda y: -jnp.sum(jnp.exp(y)), [1.0, 1.0], STUCK),
     # The minimum is at infinity, where the loss is flat.
     "a weight runs away": Problem(
         lambda y: 1 + 1 / (1 + y[0] ** 2) + (y[1] - 1) ** 2,
@@ -101,7 +102,12 @@ PROBLEMS = {
         lambda y: jnp.sum(jnp.exp(-50 * (y - 1)) + y / 20),
         *([30.0, 30.0], DONE, [1 + np.log(1000) / 50] * 2),
     ),
-    "starts without a gradient": Problem(lambda y: jnp.sqrt(y[0] ** 2), [0.0, 1.0], BAD),
+    "starts at an infinite gradient": Problem(
+        lambda y: jnp.sum((jnp.sqrt(y) - 2) ** 2), [0.0, 1.0], BAD
+    ),
+    "starts without a gradient": Problem(
+        lambda y: jnp.sqrt(y[0] ** 2) + y[1] ** 2, [0.0, 1.0], BAD
+    ),
     # Step sizes that an edge made small are no success.
     "an edge with a gradient of one": Problem(
         to_the_edge(lambda y: y[1] ** 1.5), [1.0, 2.0], None, [3.0, 0.0], 1e-5, 1e-5

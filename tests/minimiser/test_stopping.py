@@ -274,6 +274,18 @@ def test_a_tolerance_below_rounding_is_met_as_far_as_the_type_goes():
             np.testing.assert_allclose(solve_one(is_flat).value, target, rtol=1e-5)
 
 
+def test_a_tolerance_below_rounding_ends():
+    """With a large constant, float32 losses do not tell the last steps apart."""
+    with jax.enable_x64(False):
+        matrices, targets, _ = rotated(1, 20, 1e4, "float32")
+        solution = solve(
+            lambda y, args: 1e4 + jnp.sum((matrices[0] @ (y - targets[0])) ** 2),
+            jnp.zeros(20),
+            1e-8,
+        )
+    assert solution.result != RESULTS.nonlinear_max_steps_reached
+
+
 def test_pushes_with_a_long_way_back():
     """Means and deviations of normal distributions: by a push, many deviations off."""
     random = np.random.default_rng(0)
