@@ -21,9 +21,9 @@ from jax.scipy.linalg import solve_triangular
 
 from optax_rprop._dtypes import on_all_devices, over_shards
 
-_LARGE = 2**15  # a product of a smaller ring is a sum: it compiles in a tenth of the time
+_LARGE = 2**15  # of a smaller ring a sum is taken, not a product, which compiles ten times as long
 Arrays: TypeAlias = list[jax.Array]
-each = jax.tree.map  # here of lists: of the first of all, of the second of all, and so on
+each = jax.tree.map  # here of lists: each(f, xs, ys) is [f(x, y), ...]
 
 
 class Pairs(NamedTuple):
@@ -59,27 +59,27 @@ def multiply(
     pairs: Pairs, sy: jax.Array, ydy: jax.Array, change: Arrays, diagonal: Arrays, gradient: Arrays
 ) -> Products:
     """All products, from those of older pairs and from the change that was just written."""
-    row = pairs.next_row
-    new = inner(pairs.changes, each(jnp.multiply, diagonal, change), sy)
+    row, new = pairs.next_row, _with_changes(pairs, diagonal, change, sy)
     is_row = jnp.arange(len(sy), dtype=row.dtype) == row
     ydy = jnp.where(is_row[:, None], new[None], ydy)
     return Products(
-        jnp.where(is_row[None], inner(pairs.moves, change, sy)[:, None], sy),
+        jnp.where(is_row[None], _inner(pairs.moves, change, sy)[:, None], sy),
         jnp.where(is_row[None], new[:, None], ydy),
-        inner(pairs.moves, gradient, sy),
-        inner(pairs.changes, each(jnp.multiply, diagonal, gradient), sy),
+        _inner(pairs.moves, gradient, sy),
+        _with_changes(pairs, diagonal, gradient, sy),
     )
+
+
+def _with_changes(pairs: Pairs, diagonal: Arrays, arrays: Arrays, like: jax.Array) -> jax.Array:
+    return _inner(pairs.changes, each(jnp.multiply, diagonal, arrays), like)
 
 
 def begin(
     pairs: Pairs, counts: jax.Array, products: Products, gradient: Arrays
 ) -> tuple[Arrays, Products]:
     """A diagonal from the pairs, and the products with it."""
-    diagonal = secants(pairs, counts)
-
-    def with_changes(others: Arrays) -> jax.Array:
-        return inner(pairs.changes, each(jnp.multiply, diagonal, others), products.sy)
-
+    diagonal = _secants(pairs, counts)
+    with_changes = functools.partial(_with_changes, pairs, diagonal, like=products.sy)
     ydy = _of_rows(with_changes, pairs.changes)
     return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
 
@@ -97,7 +97,7 @@ def which_count(pairs: Pairs, newest: jax.Array) -> jax.Array:
     return jnp.where(age == 0, newest, age <= pairs.num_pairs)
 
 
-def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
+def _secants(pairs: Pairs, counts: jax.Array) -> Arrays:
     """A diagonal: large for weights that moved far, and whose gradient changed little.
 
     The sum of a weight's abs(s), by that of its abs(y); 0 for one that never moved, or whose
@@ -108,17 +108,17 @@ def secants(pairs: Pairs, counts: jax.Array) -> Arrays:
         count, *arrays = rows
         return each(lambda x, row: x + count.astype(x.dtype) * abs(row), sums, arrays), None
 
-    rings = [*pairs.moves, *pairs.changes]
+    rings = [pairs.moves, pairs.changes]
     zeros = each(lambda ring: jnp.zeros_like(ring[0]), rings)
     # A sum over the rows would need arrays as large as the rings.
-    sums, _ = lax.scan(add, zeros, (counts, *rings))
+    (moved, changed), _ = lax.scan(add, zeros, (counts, *rings))
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
         # One that is infinite, of a nearly flat weight, would make all inner products NaN.
         largest = float(jnp.finfo(a.dtype).max)
         return jnp.where(b > 0, jnp.minimum(a / jnp.where(b > 0, b, 1), largest), 0)
 
-    return each(of_leaf, sums[: len(pairs.moves)], sums[len(pairs.moves) :])
+    return each(of_leaf, moved, changed)
 
 
 def among(
@@ -128,8 +128,8 @@ def among(
 
     def of_pair(change: Arrays) -> tuple[jax.Array, ...]:
         change = each(lambda f, y: jnp.where(f, y, 0), free, change)
-        weighted = each(jnp.multiply, diagonal, change)
-        return inner(pairs.moves, change, products.sy), inner(pairs.changes, weighted, products.sy)
+        with_changes = _with_changes(pairs, diagonal, change, products.sy)
+        return _inner(pairs.moves, change, products.sy), with_changes
 
     sy, ydy = _of_rows(of_pair, pairs.changes)
     return counts & (jnp.diag(sy) > 0), products._replace(sy=sy.T, ydy=ydy)
@@ -142,7 +142,7 @@ def direction(
     p, q, gamma = lax.cond(
         jnp.any(counts),
         lambda: _coefficients(pairs.next_row, counts, products),
-        lambda: (products.sg, products.ydg, products.sg[0]),
+        lambda: (products.sg, products.ydg, products.sg[0]),  # any: no weight follows then
     )
 
     def of_leaf(s: jax.Array, y: jax.Array, d: jax.Array, g: jax.Array) -> jax.Array:
@@ -163,7 +163,8 @@ def _coefficients(row: jax.Array, counts: jax.Array, products: Products) -> tupl
 
     e, r = jnp.where(own, sy, 0), jnp.where(own & ~both, 1, jnp.triu(sy))
     p = solve_triangular(r, sg)  # R^-1 S'g
-    q = solve_triangular(r, (e + gamma * ydy) @ p - gamma * ydg, trans="T")
+    weighted = jnp.matmul(e + gamma * ydy, p, precision="highest")
+    q = solve_triangular(r, weighted - gamma * ydg, trans="T")
     p, q = (jnp.zeros_like(x).at[oldest_first].set(x) for x in (p, q))
     return p, q, gamma
 
@@ -175,8 +176,8 @@ def _sum_of(weights: jax.Array, ring: jax.Array) -> jax.Array:
     return jnp.tensordot(weights, ring, 1, precision="highest")
 
 
-def inner(rings: Arrays, others: Arrays, scalar: jax.Array) -> jax.Array:
-    """Inner products of each row with an array; `scalar` is one of the state: see `total`."""
+def _inner(rings: Arrays, others: Arrays, like: jax.Array) -> jax.Array:
+    """Inner products of each row with an array; `like` is an array of the state: see `total`."""
 
     def of_leaf(ring: jax.Array, other: jax.Array) -> jax.Array:
         if ring.size < _LARGE or ring.ndim != 2:  # with more axes, a product copies the ring
@@ -184,18 +185,18 @@ def inner(rings: Arrays, others: Arrays, scalar: jax.Array) -> jax.Array:
         axes = ((1,), (0,)), ((), ())
         return lax.dot_general(ring, other, axes, precision="highest", **on_all_devices(ring))
 
-    return total(each(of_leaf, rings, others), scalar)
+    return total(each(of_leaf, rings, others), like)
 
 
-def total(arrays: Arrays, scalar: jax.Array) -> jax.Array:
-    """The sum, in the type of this scalar of the state, over all shards of one optimizer."""
+def total(arrays: Arrays, like: jax.Array) -> jax.Array:
+    """The sum, in the type of this array of the state, over all shards of one optimizer."""
     # Each leaf over its own shards: one that is whole on all devices counts once.
-    numbers = [over_shards(lax.psum, x.astype(scalar.dtype), scalar) for x in arrays]
+    numbers = [over_shards(lax.psum, x.astype(like.dtype), like) for x in arrays]
     return functools.reduce(jnp.add, numbers)
 
 
-def largest(arrays: Arrays, scalar: jax.Array) -> jax.Array:
-    """The largest of all numbers, none of which is below 0, as the state's scalar; 0 of none."""
-    numbers = [jnp.max(x, initial=0).astype(scalar.dtype) for x in arrays]
-    numbers = [over_shards(lax.pmax, x, scalar) for x in numbers]
-    return functools.reduce(jnp.maximum, numbers, jnp.zeros_like(scalar))
+def largest(arrays: Arrays, like: jax.Array) -> jax.Array:
+    """The largest of all numbers, none of which is below 0, likewise; 0 of none."""
+    numbers = [jnp.max(x, initial=0).astype(like.dtype) for x in arrays]
+    numbers = [over_shards(lax.pmax, x, like) for x in numbers]
+    return functools.reduce(jnp.maximum, numbers, jnp.zeros((), like.dtype))

@@ -2,8 +2,8 @@
 
 In each step one of three is at work: Rprop with momentum, while `countdown` is above 0; L-BFGS;
 or the way back along the last move. `rprop_lbfgs` has the method, `_lbfgs` its mathematics, and
-`_trust_region` judges moves and limits them. After a point that is not finite, of the weights that
-Rprop moved, at first those alone go back whose gradients are not finite.
+`_trust_region` judges moves and limits them. From a point of Rprop's that is not finite, at first
+those weights alone go back that moved and whose gradients are not finite.
 
 Here moves are added to the weights, and everything is a list of real arrays: the leaves of the
 parameters, a complex one as two. Gradients and changes are scaled by a power of two, chosen at
@@ -38,7 +38,7 @@ _TRIES_APART = 16  # to bring those back alone whose gradients are not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times the way that is left
 ROUNDING = 2.0**12  # times eps: a gradient of this part of the first one may be rounding
 _MOST_DOUBLINGS = 20
-_FORGET = 0.01  # times the distance before, at each point
+_FORGET = 0.01  # of the distance before, at each point, a new one is no less
 
 
 class ScaleByRpropLbfgsState(NamedTuple):
@@ -146,6 +146,7 @@ def scale_by_rprop_lbfgs(
         numbers = _trust_region.FIRST_CAP, 1, 0
         cap, stretch, scale = (jnp.asarray(x, rprop.factor.dtype) for x in numbers)
         square = jnp.zeros((memory_size, memory_size), rprop.factor.dtype)
+        # Another square: one that is donated must not come twice.
         scalars = square, square + 0, *counts, cap, stretch, jnp.asarray(False), scale
         return ScaleByRpropLbfgsState._make((rprop, *trees, *beside(params, scalars)))
 
@@ -171,7 +172,7 @@ def _rprop(lower: Any, upper: Any) -> optax.GradientTransformationExtraArgs:
 def _update(
     updates: optax.Updates, state: Any, params: Any, lower: Any, upper: Any, value_is_finite: Any
 ) -> tuple[optax.Updates, Any]:
-    """Trees at the door and at the exit; inside, lists of real arrays."""
+    """Makes lists of real arrays of the trees, and trees of the lists."""
     paths, gradients, treedef = _hyperparameters.flatten(updates)
     if all(gradient is None for gradient in gradients):
         return updates, state
@@ -246,8 +247,8 @@ def _step(
     pairs = _lbfgs.write(pairs, old.move, change)
     products = _lbfgs.multiply(pairs, old.sy, old.ydy, change, old.diagonal, downhill)
     # Of the last move: the slope at its end, and by how much it has grown.
-    after, growth = products.sg[old.next_row], products.sy[old.next_row, old.next_row]
-    if box is not None:
+    after, curvature = products.sg[old.next_row], products.sy[old.next_row, old.next_row]
+    if box is not None:  # of all weights: one that is held now may have moved
         after = _lbfgs.total(each(lambda m, g: jnp.sum(m * g), old.move, gradient), old.cap)
     relative = largest * scale  # to the first gradient
     is_finite = value_is_finite & (relative < jnp.inf)
@@ -258,13 +259,15 @@ def _step(
         ends_there = each(lambda m, b: ~_box.is_free(-m, *b), old.move, box)
         return _lbfgs.largest(ends_there, old.cap) > 0
 
-    verdict = _trust_region.judge(after - growth, after, relative, is_cut, old, is_finite)
-    is_pair = ~verdict.is_rejected & (growth > 0)
+    verdict = _trust_region.judge(after - curvature, after, relative, is_cut, old, is_finite)
+    is_pair = ~verdict.is_rejected & (curvature > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 
     # Whose turn it is.
     left = old.countdown - 1
-    rprop_acts = ~verdict.is_rejected & (left > 0)
+
+    # Each makes the next state, with the move before bounds cut it; no branch takes the rings.
+    same = old._replace(gradient=None, moves=None, changes=None, ydy=products.ydy)
 
     def back() -> Any:
         distance = each(lambda d: jnp.where(verdict.gives_up, jnp.inf, d), old.distance)
@@ -281,9 +284,7 @@ def _step(
         sizes = step_sizes()
         return _by_lbfgs(same, pairs, counts, products, gradient, downhill, free, sizes, verdict)
 
-    # Each makes the next state, with the move before bounds cut it; no branch takes the rings.
-    same = old._replace(gradient=None, moves=None, changes=None, ydy=products.ydy)
-    whose = jnp.where(verdict.is_rejected, 0, jnp.where(rprop_acts, 1, 2))
+    whose = jnp.where(verdict.is_rejected, 0, jnp.where(left > 0, 1, 2))
     turn = lax.switch(whose, (back, by_rprop, by_lbfgs))
 
     steps = each(lambda move, g: finite_cast(-move, g.dtype), turn.move, gradients)
@@ -322,9 +323,8 @@ def _by_lbfgs(
     verdict: Verdict,
 ) -> Any:
     """The state with the direction of L-BFGS, within the trust region."""
-    begins = old.countdown > 0
     diagonal, products = lax.cond(
-        begins,
+        old.countdown > 0,  # L-BFGS begins
         lambda: _lbfgs.begin(pairs, counts, products, downhill),
         lambda: (old.diagonal, products),
     )
@@ -344,10 +344,10 @@ def _by_lbfgs(
         lambda yes, d, g, size: jnp.where(yes, d, -jnp.sign(g) * size),
         *(follows, whole, gradient, sizes),
     )
-    # In step sizes: of which one that does not follow moves by one.
+    # In step sizes; a weight that does not follow moves by one.
     lengths = each(lambda yes, d, size: jnp.where(yes, abs(d) / size, 1), follows, whole, sizes)
     most = _lbfgs.largest(lengths, old.cap)
-    part, cap, stretch, is_capped = _trust_region.limit(old, verdict, begins, most, is_known)
+    part, cap, stretch, is_capped = _trust_region.limit(old, verdict, most, is_known)
 
     # Two steps, lest one mislead; none where the slope stays as it was, so that they are far too
     # short. Older ones fade faster than L-BFGS converges: else it would go on in rounding errors.
@@ -374,33 +374,32 @@ def _way_back(old: Any, verdict: Verdict, move: jax.Array, times: jax.Array) -> 
 def _times(
     gradients: Arrays, old: Any, verdict: Verdict, step_sizes: Callable, in_rounding: jax.Array
 ) -> Arrays:
-    """The part of its step size that a weight keeps after a rejected move; 0: all, and its sign.
+    """The part of its step size that a weight keeps, without a sign, after a rejected move.
 
-    Without a move, no sign has been kept. To blame for a point that is not finite are, of the
-    weights that moved, those whose gradients are not finite, or else all. Where L-BFGS gives up
-    at a minimum, in rounding, Rprop must not throw the weights off it: all its steps are as short
-    as the way of the farthest weight asks for, by its secant.
+    0 keeps all of it, and the sign. To blame for a point that is not finite are, of the weights
+    that moved, those whose gradients are not finite, or else all. Where L-BFGS gives up at a
+    minimum, in rounding, Rprop must not throw the weights off it: all its steps are as short as the
+    way of the farthest weight asks for, by its secant.
     """
-    measures = old.countdown > 0
+    rprop_moved = old.countdown > 0
 
     def largest() -> jax.Array:
         def of_leaf(g: jax.Array, m: jax.Array, d: jax.Array, far: jax.Array, size: jax.Array):
             way = jnp.where(far > 0, d * abs(g).astype(d.dtype) / size, 0)
-            return jnp.where(measures, (~jnp.isfinite(g) & (m != 0)).astype(way.dtype), way)
+            return jnp.where(rprop_moved, (~jnp.isfinite(g) & (m != 0)).astype(way.dtype), way)
 
         trees = gradients, old.move, old.diagonal, old.distance, step_sizes()
         return _lbfgs.largest(each(of_leaf, *trees), old.cap)
 
     # Out of control flow: else XLA would ask all leaves again in every leaf.
-    worst = lax.cond(measures | verdict.gives_up, largest, lambda: jnp.zeros_like(old.cap))
+    worst = lax.cond(rprop_moved | verdict.gives_up, largest, lambda: jnp.zeros_like(old.cap))
     part = jnp.minimum(_MOST_DISTANCES * worst * old.gradient_scale, 1)
-    after_failure = jnp.where(in_rounding, part, 1)
-    after_failure = jnp.where(verdict.gives_up, after_failure, 0)
+    after_failure = jnp.where(verdict.gives_up, jnp.where(in_rounding, part, 1), 0)
 
     def times(gradient: jax.Array, move: jax.Array) -> jax.Array:
         is_culprit = (~jnp.isfinite(gradient) | (worst == 0)) & (move != 0)
         after_error = jnp.where(is_culprit, _AFTER_ERROR, 0.0)
-        return jnp.where(measures, after_error, after_failure).astype(move.dtype)
+        return jnp.where(rprop_moved, after_error, after_failure).astype(move.dtype)
 
     return each(times, gradients, old.move)
 
