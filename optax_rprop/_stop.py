@@ -63,82 +63,138 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     return jax.tree.map(jnp.array, first)
 
 
+class _Point(NamedTuple):
+    """What is asked of a point: scalars."""
+
+    value: jax.Array
+    slope: jax.Array  # the largest gradient; that of the first point was about 1
+    distance: jax.Array  # of L-BFGS from the minimum, in tolerances
+    flatness: jax.Array  # and how far that may be wrong
+    largest: jax.Array  # of Rprop's step sizes; 1 is small enough
+    lbfgs_works: jax.Array
+    is_usable: jax.Array  # all numbers are finite
+    is_base: jax.Array  # and L-BFGS does not go back from here
+
+
 def follow(
     old: Progress, rprop: Any, y: Any, f: jax.Array, is_usable: jax.Array, tolerances: Any
 ) -> Progress:
     """After a gradient at `y`, where `f` is the value; `rprop` is the state after it."""
-    quiet = jax.tree.map(lambda x, y: jnp.maximum(x / _MARGIN, rounding(y)), tolerances, y)
-    is_base = is_usable & (rprop.num_tries == 0)  # not one that L-BFGS goes back from
-    lbfgs_works = rprop.countdown == 0
+    small = jax.tree.map(lambda x, y: jnp.maximum(x / _MARGIN, rounding(y)), tolerances, y)
     distance, flatness = distance_left(rprop, tolerances)
-    largest, slope = largest_step(rprop.rprop, quiet), largest_slope(rprop)
-    eps = float(jnp.finfo(distance.dtype).eps)
-    # The first gradient was scaled to 1. On a valley's floor it is rounding itself; so then is one
-    # that is as small beside the largest, and beside what whole weights make. At kinks none is.
-    steepest = jnp.maximum(old.steepest, jnp.where(is_usable, slope, 1))
-    felt = jnp.minimum(_FELT * _of_whole_weights(y, rprop), ROUNDING * steepest)
-    in_doubt = old.in_doubt | lbfgs_works & (slope <= eps * felt)
-    is_tiny = (slope > 0) & (slope <= ROUNDING * eps)
-    is_small = is_tiny | (slope > 0) & in_doubt
+    largest, is_base = largest_step(rprop.rprop, small), is_usable & (rprop.num_tries == 0)
+    measured = largest_slope(rprop), distance, flatness, largest
+    now = _Point(f, *measured, rprop.countdown == 0, is_usable, is_base)
 
+    # Five questions, each with the fields that it remembers.
+    is_tiny, is_small, doubt = _may_be_rounding(old, now, y, rprop)
+    is_quiet, quiet = _is_quiet(old, now, rprop)
+    stays_near, near = _stays_near(old, now)
+    is_sure, agrees, returns = _comes_back(old, now, y, rprop, tolerances, is_tiny, is_small)
+    is_idle, gains = _is_idle(old, now, rprop, returns["num_returns"])
+
+    is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
+    is_done |= ~now.lbfgs_works & (now.largest == 0)
+    # Rprop, where it takes over, does not go far. A run that was recalled has proved nothing.
+    is_near = jnp.where(now.lbfgs_works, (now.distance <= 1) & (now.flatness <= 1), old.is_near)
+    is_idle |= is_quiet & is_small
+    is_off = is_idle & (f > old.arrival_value)  # pushed, it has not come back
+    return old._replace(
+        **(doubt | quiet | near | returns | gains),
+        start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
+        is_recalled=old.is_pushed & (rprop.num_tries > 0) | is_off,
+        is_done=now.is_base & is_done,
+        is_near=is_near & ~old.is_recalled & (~is_small | agrees),
+        is_idle=is_idle & ~is_off,
+        num_steps=old.num_steps + 1,
+    )
+
+
+def _may_be_rounding(old: Progress, now: _Point, y: Any, rprop: Any) -> tuple[Any, ...]:
+    """Whether the gradient is tiny beside the first one; and whether it may be rounding alone.
+
+    On a valley's floor a tiny one is rounding itself; so then is one that is as small beside the
+    largest, and beside what whole weights make. At kinks none is.
+    """
+    eps = float(jnp.finfo(now.slope.dtype).eps)
+    steepest = jnp.maximum(old.steepest, jnp.where(now.is_usable, now.slope, 1))
+    felt = jnp.minimum(_FELT * _of_whole_weights(y, rprop), ROUNDING * steepest)
+    in_doubt = old.in_doubt | now.lbfgs_works & (now.slope <= eps * felt)
+    is_tiny = (now.slope > 0) & (now.slope <= ROUNDING * eps)
+    is_small = is_tiny | (now.slope > 0) & in_doubt
+    return is_tiny, is_small, {"steepest": steepest, "in_doubt": in_doubt}
+
+
+def _is_quiet(old: Progress, now: _Point, rprop: Any) -> tuple[jax.Array, dict]:
+    """Whether Rprop's step sizes have been small for long, with gradients of both signs."""
     # Step sizes that an edge made small must grow. Steps of L-BFGS in between do not count.
-    least = jnp.where(is_usable, 0, -4 * _QUIET_STEPS)
-    quiet_steps = jnp.where(is_base & (largest <= 1), old.quiet_steps + 1, least)
-    quiet_steps = jnp.where(lbfgs_works, old.quiet_steps, quiet_steps)
-    since_then = (old.quiet_steps > 0) & (quiet_steps > 0)
+    least = jnp.where(now.is_usable, 0, -4 * _QUIET_STEPS)
+    steps = jnp.where(now.is_base & (now.largest <= 1), old.quiet_steps + 1, least)
+    steps = jnp.where(now.lbfgs_works, old.quiet_steps, steps)
+    since_then = (old.quiet_steps > 0) & (steps > 0)
     trees = old.signs, reals(rprop.gradient), reals(rprop.rprop.packed)
     signs = jax.tree.map(functools.partial(_signs, since_then), *trees)
-    is_quiet = (quiet_steps >= _QUIET_STEPS) & jnp.array([jnp.all(x == 3) for x in signs]).all()
+    is_quiet = (steps >= _QUIET_STEPS) & jnp.array([jnp.all(x == 3) for x in signs]).all()
+    return is_quiet, {"quiet_steps": steps, "signs": signs}
 
-    near = lbfgs_works & (distance <= NEAR)
-    near_steps = old.near_steps + jnp.where(is_base, 1, 0)
-    near_steps = jnp.where(near & (flatness <= FLAT), near_steps, 0)
-    stays_near = (near_steps > 0) & (slope <= _FAST * old.slope) | (near_steps >= _NEAR_STEPS)
+
+def _stays_near(old: Progress, now: _Point) -> tuple[jax.Array, dict]:
+    """Whether L-BFGS is near the minimum, and was so for long enough or is fast."""
+    is_near = now.lbfgs_works & (now.distance <= NEAR) & (now.flatness <= FLAT)
+    steps = jnp.where(is_near, old.near_steps + jnp.where(now.is_base, 1, 0), 0)
+    is_fast = (steps > 0) & (now.slope <= _FAST * old.slope)
+    slope = jnp.where(now.is_base, now.slope, old.slope)
+    return is_fast | (steps >= _NEAR_STEPS), {"near_steps": steps, "slope": slope}
+
+
+def _comes_back(
+    old: Progress,
+    now: _Point,
+    y: Any,
+    rprop: Any,
+    tolerances: Any,
+    is_tiny: jax.Array,
+    is_small: jax.Array,
+) -> tuple[jax.Array, jax.Array, dict]:
+    """Whether L-BFGS has come back to one point for sure; and whether it is there about."""
     # Where the next step is lost in rounding, no matter how long the last one was.
     ahead = jax.tree.map(lambda x, move: x + move.astype(x.dtype), y, rprop.move)
     is_lost = is_tiny & ~rprop.is_capped & (_distance(y, ahead, tolerances, rprop.cap) == 0)
-    is_short = distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR)
-    arrives = is_base & lbfgs_works & (is_short | is_lost)
+    is_short = now.distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR)
+    arrives = now.is_base & now.lbfgs_works & (is_short | is_lost)
     away = _distance(y, old.arrival, tolerances, rprop.cap)
-    comes_back = arrives & (away <= _AGREE)
-    num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(arrives, 0, old.num_returns))
+    is_led = arrives & ~old.is_recalled
+    comes_back = is_led & (away <= _AGREE)
+    num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(is_led, 0, old.num_returns))
     is_sure = comes_back & (num_returns >= _RETURNS)
     is_pushed = arrives & is_small & ~is_sure
-    is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
-    is_done |= ~lbfgs_works & (largest == 0)
+    fields = {
+        "arrival": jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
+        "arrival_value": jnp.where(is_pushed, now.value, old.arrival_value),
+        "is_pushed": is_pushed,
+        "num_returns": num_returns,
+    }
+    return is_sure, (away <= 1) & (num_returns > 0), fields
 
-    # Rprop, where it takes over, does not go far.
-    is_near_now = jnp.where(lbfgs_works, (distance <= 1) & (flatness <= 1), old.is_near)
-    is_near_now &= ~is_small | (away <= 1) & (num_returns > 0)
 
+def _is_idle(
+    old: Progress, now: _Point, rprop: Any, num_returns: jax.Array
+) -> tuple[jax.Array, dict]:
+    """Whether nothing has been gained for long: a lower value, a shorter way, or a return."""
     # Of L-BFGS and of Rprop, each while it is at work.
-    of_lbfgs = lbfgs_works == jnp.array([True, False])
-    left = jnp.where(of_lbfgs, jnp.stack([distance, largest.astype(distance.dtype)]), jnp.inf)
-    gains = (slope > eps**2) & (f < old.best) | jnp.any(left < old.least_left / 2) | comes_back
-    idle_steps = jnp.where(gains, 0, old.idle_steps + 1)
-    is_idle = (idle_steps >= _IDLE_STEPS) & (rprop.num_tries == 0) | is_quiet & is_small
-    is_off = is_idle & (f > old.arrival_value)  # pushed, it has not come back
-    return Progress(
-        start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
-        arrival=jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
-        arrival_value=jnp.where(is_pushed, f, old.arrival_value),
-        slope=jnp.where(is_base, slope, old.slope),
-        steepest=steepest,
-        best=jnp.fmin(old.best, f),
-        least_left=jnp.fmin(old.least_left, left),
-        signs=signs,
-        is_pushed=is_pushed,
-        is_recalled=old.is_pushed & (rprop.num_tries > 0) | is_off,
-        is_done=is_base & is_done,
-        is_near=is_near_now,
-        is_idle=is_idle & ~is_off,
-        in_doubt=in_doubt,
-        num_returns=num_returns,
-        num_steps=old.num_steps + 1,
-        near_steps=near_steps,
-        quiet_steps=quiet_steps,
-        idle_steps=idle_steps,
-    )
+    of_lbfgs = now.lbfgs_works == jnp.array([True, False])
+    left = jnp.stack([now.distance, now.largest.astype(now.distance.dtype)])
+    left = jnp.where(of_lbfgs, left, jnp.inf)
+    falls = (now.slope > float(jnp.finfo(now.slope.dtype).eps) ** 2) & (now.value < old.best)
+    returns = (num_returns > old.num_returns) & (num_returns <= _RETURNS)
+    gains = falls | jnp.any(left < old.least_left / 2) | returns
+    steps = jnp.where(gains, 0, old.idle_steps + 1)
+    fields = {
+        "best": jnp.fmin(old.best, now.value),
+        "least_left": jnp.fmin(old.least_left, left),
+        "idle_steps": steps,
+    }
+    return (steps >= _IDLE_STEPS) & (rprop.num_tries == 0), fields
 
 
 def _signs(
@@ -163,12 +219,13 @@ def _of_whole_weights(y: Any, rprop: Any) -> jax.Array:
 
 def move(progress: Progress, rprop: Any, y: Any, steps: Any, tolerances: Any) -> Any:
     """The next point, and the state that has this move: as steps lead, or pushed, or recalled."""
-    number, recalled = progress.num_steps, progress.is_recalled
+    recalled = progress.is_recalled
     led = jax.tree.map(jnp.subtract, y, steps)
     moves = _as_made(rprop.move, y, steps, led)
-    pushed = jax.tree.map(
-        functools.partial(_push, number), y, progress.start, tolerances, rprop.distance
-    )
+    leaves, treedef = jax.tree.flatten(y)
+    # Each leaf draws its own parts of the way.
+    numbers = treedef.unflatten([len(leaves) * progress.num_steps + n for n in range(len(leaves))])
+    pushed = jax.tree.map(_push, numbers, y, progress.start, tolerances, rprop.distance)
     other = jax.tree.map(functools.partial(jnp.where, recalled), progress.arrival, pushed)
     by_hand = progress.is_pushed | recalled
     sizes = jax.tree.map(functools.partial(_as_far, by_hand), rprop.rprop.packed, y, other)

@@ -227,6 +227,38 @@ def test_where_weights_are_pushed_to_prove_a_minimum(inside):
         assert (points[-15:, 1] > points[-15:, 0] + 1e-4).any()
 
 
+def test_each_leaf_is_pushed_by_itself():
+    """Else weights that are alike would never be pushed along the valley between them."""
+    points, targets = [], 0.001 * np.arange(4, dtype=np.float32)
+
+    def fn(y, args):
+        jax.debug.callback(lambda *y: points.append(y), *y)
+        return sum(jnp.sum((weight - targets) ** 2) for weight in y)
+
+    with jax.enable_x64(False):
+        start = jnp.array(2.0), jnp.array(2.0)
+        solution = optimistix.minimise(fn, RpropMinimiser(1e-3, 1e-3), start)
+        jax.effects_barrier()
+    assert solution.result == RESULTS.successful
+    assert any(a != b for a, b in points)
+
+
+def test_to_be_taken_back_is_no_return():
+    """Where every push leaves the domain, nothing proves that there is a minimum."""
+
+    targets = 0.001 * np.arange(4, dtype=np.float32)
+
+    def fn(y, args):
+        away = abs(y[0] - targets.mean())
+        leaves = (away > 1e-5) & (away < 0.05)
+        return jnp.where(leaves, jnp.nan, jnp.sum((y[0] - targets) ** 2))
+
+    with jax.enable_x64(False):
+        solution = solve(fn, jnp.array([2.0]), 1e-3, 1e-3)
+    assert abs(solution.value[0] - targets.mean()) < 1e-5
+    assert solution.result == RESULTS.stagnation
+
+
 def test_no_nan_of_its_own():
     """Also where a weight and its tolerance are 0, and rounding asks for a proof."""
     targets = np.linspace(1, 2, 7, dtype=np.float32) ** 2
