@@ -142,7 +142,7 @@ def direction(
     p, q, gamma = lax.cond(
         jnp.any(counts),
         lambda: _coefficients(pairs.next_row, counts, products),
-        lambda: (products.sg, products.ydg, products.sg[0]),  # any: no weight follows then
+        lambda: (products.sg, products.ydg, products.sg[0]),  # any would do: no weight follows them
     )
 
     def of_leaf(s: jax.Array, y: jax.Array, d: jax.Array, g: jax.Array) -> jax.Array:
@@ -196,7 +196,7 @@ def total(arrays: Arrays, like: jax.Array) -> jax.Array:
 
 
 def largest(arrays: Arrays, like: jax.Array) -> jax.Array:
-    """The largest of all numbers, none of which is below 0, likewise; 0 of none."""
+    """The largest of all numbers, none of which is below 0, as `total` sums them; 0 of none."""
     numbers = [jnp.max(x, initial=0).astype(like.dtype) for x in arrays]
     numbers = [over_shards(lax.pmax, x, like) for x in numbers]
     return functools.reduce(jnp.maximum, numbers, jnp.zeros((), like.dtype))

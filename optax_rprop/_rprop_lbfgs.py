@@ -38,7 +38,7 @@ _TRIES_APART = 16  # to bring those back alone whose gradients are not finite
 _MOST_DISTANCES = 100.0  # Rprop's first steps after a failure, as many times the way that is left
 ROUNDING = 2.0**12  # times eps: a gradient of this part of the first one may be rounding
 _MOST_DOUBLINGS = 20
-_FORGET = 0.01  # of the distance before, at each point, a new one is no less
+_FORGET = 0.01  # a distance is no less than this part of the one at the point before
 
 
 class ScaleByRpropLbfgsState(NamedTuple):

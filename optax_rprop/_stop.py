@@ -98,7 +98,7 @@ def follow(
     # Rprop, where it takes over, does not go far. A run that was recalled has proved nothing.
     is_near = jnp.where(now.lbfgs_works, (now.distance <= 1) & (now.flatness <= 1), old.is_near)
     is_idle |= is_quiet & is_small
-    is_off = is_idle & (f > old.arrival_value)  # pushed, it has not come back
+    is_off = is_idle & (now.value > old.arrival_value)  # pushed, it has not come back
     return old._replace(
         **(doubt | quiet | near | returns | gains),
         start=jax.tree.map(functools.partial(jnp.where, old.num_steps > 1), old.start, y),
@@ -186,6 +186,7 @@ def _is_idle(
     left = jnp.stack([now.distance, now.largest.astype(now.distance.dtype)])
     left = jnp.where(of_lbfgs, left, jnp.inf)
     falls = (now.slope > float(jnp.finfo(now.slope.dtype).eps) ** 2) & (now.value < old.best)
+    # No more returns to one point than prove it: else a run might never end.
     returns = (num_returns > old.num_returns) & (num_returns <= _RETURNS)
     gains = falls | jnp.any(left < old.least_left / 2) | returns
     steps = jnp.where(gains, 0, old.idle_steps + 1)

@@ -4,7 +4,7 @@ A weight may move `cap` times its step size by Rprop. The state's `cap` grows fo
 back a move that still leads downhill, and halves where a move went back. Where nine tenths of the
 slope are left, `stretch` makes the next move four times as long. Neither grows where the slope
 became more than twice as steep: beyond a wall there are others, and each move would be longer than
-the last. Where no pair counts, both grow sixteenfold.
+the last. Where no pair counts, both grow sixteenfold even there.
 """
 
 from collections.abc import Callable

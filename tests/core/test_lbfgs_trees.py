@@ -1,5 +1,7 @@
 """L-BFGS from Rprop's own steps in all trees and types, and over devices."""
 
+import re
+
 import chex
 import jax
 import jax.flatten_util
@@ -118,6 +120,15 @@ def test_small_types_have_wide_pairs(dtype, gradient_dtype):
     assert (weights.dtype, updates.dtype) == (dtype, gradient_dtype)
     assert state.moves.dtype == state.changes.dtype == state.diagonal.dtype == jnp.float32
     assert np.max(abs(np.asarray(weights[-1], np.float32) - TARGET)) < 0.1
+
+
+@pytest.mark.parametrize("size", [100, 5000])
+def test_products_are_precise(size):
+    """On a TPU, and in TF32 on a GPU, products of float32 are rounded unless this is asked for."""
+    optimizer, params = optax_rprop.rprop_lbfgs(), jnp.ones(size, jnp.float32)
+    traced = str(jax.make_jaxpr(optimizer.update)(params, optimizer.init(params)))
+    precisions = set(re.findall(r"precision=(.*)", traced))
+    assert precisions == {"(Precision.HIGHEST, Precision.HIGHEST)"}
 
 
 def test_arguments():

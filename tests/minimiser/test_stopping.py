@@ -245,7 +245,6 @@ def test_each_leaf_is_pushed_by_itself():
 
 def test_to_be_taken_back_is_no_return():
     """Where every push leaves the domain, nothing proves that there is a minimum."""
-
     targets = 0.001 * np.arange(4, dtype=np.float32)
 
     def fn(y, args):
