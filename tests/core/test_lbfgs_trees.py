@@ -127,8 +127,8 @@ def test_products_are_precise(size):
     """On a TPU, and in TF32 on a GPU, products of float32 are rounded unless this is asked for."""
     optimizer, params = optax_rprop.rprop_lbfgs(), jnp.ones(size, jnp.float32)
     traced = str(jax.make_jaxpr(optimizer.update)(params, optimizer.init(params)))
-    precisions = set(re.findall(r"precision=(.*)", traced))
-    assert precisions == {"(Precision.HIGHEST, Precision.HIGHEST)"}
+    precise = re.findall(r"precision=\(Precision.HIGHEST, Precision.HIGHEST\)", traced)
+    assert len(precise) == traced.count("dot_general[") > 0
 
 
 def test_arguments():
