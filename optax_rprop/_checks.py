@@ -54,7 +54,8 @@ def check_numbers(**trees: Any) -> None:
                 above = value >= low if begin == "[" else value > low
                 if not np.all(above & (value <= high if end == "]" else value < high)):
                     raise ValueError(f"{place}={value} must lie in {begin}{low:g}, {high:g}{end}.")
-    check_order(**trees)
+    # In each step, optax.inject_hyperparams makes JAX arrays of them; `init` has seen their order.
+    check_order(**{k: tree for k, tree in trees.items() if not isinstance(tree, jax.Array)})
 
 
 def check_order(**numbers: Any) -> None:

@@ -61,7 +61,7 @@ def reduce(
     worst = [over_shards(lax.pmax, severity, old.clock) for severity in worst]
     if value is not None:
         worst.append(jnp.where(jnp.isfinite(value), 0, 2))
-    sizes = [leaf.gradient.size * (1 + jnp.iscomplexobj(leaf.gradient)) for leaf in leaves]
+    sizes = [np.size(leaf.gradient) * (1 + jnp.iscomplexobj(leaf.gradient)) for leaf in leaves]
     numbers = list(np.cumsum([0, *sizes], dtype=np.uint32)[:-1])  # of the first weight of each
     verdict, clock, draws = _judge(worst, old.clock, numbers)
     leaves = [leaf._replace(draw=draw) for leaf, draw in zip(leaves, draws, strict=True)]

@@ -30,7 +30,7 @@ def without_integers(tree: Any) -> Any:
     """With floats for Python's and NumPy's integers: JAX would refuse or wrap one like 2**31."""
 
     def of_leaf(number: Any) -> Any:
-        if isinstance(number, np.ndarray) and np.issubdtype(number.dtype, np.integer):
+        if isinstance(number, np.ndarray | jax.Array) and np.issubdtype(number.dtype, np.integer):
             return number.astype(float)
         return float(number) if type(number) is int or isinstance(number, np.integer) else number
 
@@ -91,7 +91,7 @@ def step_size(number: ArrayLike, packed: jax.Array) -> jax.Array:
 
 def _factor(number: ArrayLike, packed: jax.Array) -> jax.Array:
     number = real(number, packed)
-    return broadcast(jnp.where(number == number, number, 1), packed)  # a traced NaN: no change
+    return broadcast(jnp.where(jnp.isfinite(number), number, 1), packed)  # a traced NaN: no change
 
 
 def _bound(number: ArrayLike | None, parameter: jax.Array, side: int) -> jax.Array:

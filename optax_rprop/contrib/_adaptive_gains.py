@@ -1,5 +1,6 @@
 """Adaptive gains: Rprop's idea for directions that are noisy, such as those of mini-batches."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -99,11 +100,13 @@ def scale_by_adaptive_gains(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: object
     ) -> tuple[optax.Updates, Any]:
-        adapted = jax.tree.map(
-            lambda *leaves: _update_leaf(*leaves, numbers), updates, state.gains, state.averages
-        )
+        def adapt(update: Any, *old: jax.Array) -> tuple:
+            return (None, *old) if update is None else _update_leaf(update, *old, numbers)
+
+        each = functools.partial(jax.tree.map, is_leaf=lambda update: update is None)
+        adapted = each(adapt, updates, *state)
         scaled, gains, averages = (
-            jax.tree.map(lambda _, new, n=n: new[n], updates, adapted) for n in range(3)
+            each(lambda _, new, n=n: new[n], updates, adapted) for n in range(3)
         )
         return scaled, ScaleByAdaptiveGainsState(gains, averages)
 

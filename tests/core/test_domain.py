@@ -120,3 +120,22 @@ def test_a_weight_at_its_edge(name):
             np.testing.assert_allclose(path[done.argmax() - 1], [3, 2 ** (2 / 3)], atol=2e-3)
         else:
             assert (path[-2:, 1] >= 0).any()
+
+
+def test_a_gradient_may_be_a_number():
+    optimizer = optax_rprop.rprop_momentum(0.1, undo_nonfinite=True)
+    updates, _ = optimizer.update(1.0, optimizer.init(0.5), 0.5)
+    np.testing.assert_array_equal(updates, np.float32(-0.1))
+
+
+def test_a_traced_factor_that_is_infinite_changes_nothing():
+    def step(eta_minus):
+        optimizer = optax_rprop.rprop(0.1, eta_minus, undo_nonfinite=True)
+        params = jnp.ones(2)
+        state = optimizer.init(params)
+        for gradient in ([1.0, 1.0], [-1.0, np.nan], [1.0, 1.0], [-1.0, 1.0]):
+            _, state = optimizer.update(jnp.array(gradient), state, params)
+        return state
+
+    for leaf in jax.tree.leaves(jax.jit(step)(jnp.inf)):
+        assert np.isfinite(leaf).all()

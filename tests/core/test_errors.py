@@ -122,6 +122,32 @@ def test_integers_beyond_32_bits(kind):
         np.testing.assert_array_equal(updates, -ones)
 
 
+def test_a_schedule_may_end_beyond_another_number():
+    """Of a first step size that no longer matters, too: in `init` alone they are compared."""
+    decay = optax.exponential_decay(0.5, 1, 1e-3)
+    for given, last in (
+        ({"learning_rate": decay}, np.float32(0.5)),
+        ({"learning_rate": 0.4, "max_step_size": decay}, decay(3)),
+    ):
+        optimizer = optax.inject_hyperparams(optax_rprop.rprop)(eta_plus=1.0 + 1e-7, **given)
+        params = jnp.ones(2)
+        state = optimizer.init(params)
+        for _ in range(4):
+            _, state = optimizer.update(params, state)
+        np.testing.assert_allclose(optax_rprop.step_sizes(state), last, rtol=1e-5)
+
+
+def test_bounds_may_be_integers():
+    optimizer = optax_rprop.rprop_momentum(lower=jnp.array([0, -1]), upper=jnp.array(2))
+    params = jnp.array([0.25, 1.5])
+    state = optimizer.init(params)
+    for gradient in (1.0, -1.0):
+        for _ in range(20):
+            updates, state = optimizer.update(jnp.full(2, gradient), state, params)
+            params = optax.apply_updates(params, updates)
+        np.testing.assert_array_equal(params, [0, -1] if gradient > 0 else [2, 2])
+
+
 def test_tracers_are_let_through():
     """The same values, traced: no error, and no NaN either."""
     for given, _ in BAD_VALUES:

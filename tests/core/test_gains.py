@@ -130,3 +130,14 @@ def test_an_update_never_becomes_infinite(dtype):
     scaled, gains, _ = run(scale_by_adaptive_gains(), huge)
     assert gains[-1] == 10
     assert np.isfinite(scaled.astype(float)).all()
+
+
+def test_an_update_of_none_leaves_its_weight_alone():
+    transformation = scale_by_adaptive_gains()
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    state = transformation.init(params)
+    for _ in range(2):
+        scaled, state = transformation.update({"a": jnp.ones(2), "b": None}, state)
+    assert scaled["b"] is None
+    for name, gain in (("a", 1.05), ("b", 1.0)):
+        np.testing.assert_array_equal(state.gains[name], np.float32(gain))
