@@ -196,7 +196,11 @@ def total(arrays: Arrays, like: jax.Array) -> jax.Array:
 
 
 def largest(arrays: Arrays, like: jax.Array) -> jax.Array:
-    """The largest of all numbers, none of which is below 0, as `total` sums them; 0 of none."""
-    numbers = [jnp.max(x, initial=0).astype(like.dtype) for x in arrays]
+    """The largest of all numbers, none of which is below 0, as `total` sums them; 0 of none.
+
+    A NaN counts as infinite: of a large array, XLA's maximum on a CPU leaves it out.
+    """
+    numbers = [x.astype(like.dtype) for x in arrays]
+    numbers = [jnp.max(jnp.where(x == x, x, jnp.inf), initial=0) for x in numbers]
     numbers = [over_shards(lax.pmax, x, like) for x in numbers]
     return functools.reduce(jnp.maximum, numbers, jnp.zeros((), like.dtype))

@@ -230,6 +230,19 @@ def test_never_outside_the_box(dtype, x64):
     assert np.mean(np.asarray(countdowns) == 0) > 0.1  # L-BFGS has been at work
 
 
+@pytest.mark.parametrize("size", [1_000, 10_000])
+def test_a_nan_in_a_large_array_is_seen(size):
+    """On a CPU, XLA's maximum of 8,000 numbers leaves it out."""
+    optimizer, ones = optax_rprop.rprop_lbfgs(), jnp.ones(size)
+    state = optimizer.init(ones)
+    for steps in range(12):  # Rprop's, and then those of L-BFGS
+        _, state = optimizer.update(ones / (steps + 1), state)
+        updates, after = optimizer.update(ones.at[size // 3].set(jnp.nan), state)
+        assert after[0].num_tries == 1
+        assert np.isfinite(updates).all()
+        np.testing.assert_array_equal(after[0].gradient, state[0].gradient)
+
+
 def test_a_loss_that_is_not_finite_is_as_gradients_that_are_not(x64):
     def loss_and_gradient(x, in_the_loss):
         is_finite = jnp.all(x > 0)
