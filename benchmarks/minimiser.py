@@ -6,7 +6,7 @@ gradient. Distances are in tolerances: above 1, a success is false.
 
     python benchmarks/minimiser.py                          seven functions
     python benchmarks/minimiser.py --fits                   fits of benchmarks/applications
-    python benchmarks/minimiser.py --random 36              1,116 problems of 31 families
+    python benchmarks/minimiser.py --random 36              1,152 problems of 32 families
     python benchmarks/minimiser.py --random 1200 --families narrow_valley --tolerance 1e-3
 """
 

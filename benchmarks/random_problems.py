@@ -1,6 +1,6 @@
-"""Random problems in 31 families, with 2 to 50 weights, to test when a minimiser stops.
+"""Random problems in 32 families, with 2 to 50 weights, to test when a minimiser stops.
 
-`problems(36)` lists 1,116 of them, each the same in every run: `fn(y, args)`, a start and bounds.
+`problems(36)` lists 1,152 of them, each the same in every run: `fn(y, args)`, a start and bounds.
 All of a family share `fn`, so that it compiles once for each shape. Data are float64; to
 test float32, cast `args` and `start` first. `nearest_minimum` descends in float64 from where a
 solver stopped.
@@ -116,6 +116,14 @@ def narrow_valley(rng, n):
     stretch = np.sqrt(np.geomspace(1, 10 ** rng.uniform(4, 6), n))[:, None]
     args = {"root": stretch * rotation(rng, n), "end": rng.normal(size=n) * 2}
     return args, rng.normal(size=n) * 2
+
+
+@family(lambda y, a: ((a["x"] @ y - a["t"]) ** 2).mean(), (3, 5, 10))
+def columns_alike(rng, n):
+    """Least squares with one flat direction: two columns differ by 1e-2 to 1e-4."""
+    x = rng.normal(size=(50, n))
+    x[:, -1] = x[:, -2] + 10 ** rng.uniform(-4, -2) * rng.normal(size=50)
+    return {"x": x, "t": x @ rng.normal(size=n)}, np.zeros(n)
 
 
 @family(squares)

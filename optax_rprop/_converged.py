@@ -99,12 +99,11 @@ def largest_step(state: ScaleByRpropState, tolerance: Any) -> jax.Array:
     """The largest of Rprop's step sizes, in tolerances; 0 where every weight is at rest."""
     treedef = jax.tree.structure(state.packed)
     leaves, limits = split(state, treedef), treedef.flatten_up_to(tolerance)
-    largest = [
-        _largest_step(leaf._replace(finite_params=None), limit, state.factor)
-        for leaf, limit in zip(leaves, limits, strict=True)
-    ]
-    none = jnp.zeros(())
-    return functools.reduce(jnp.maximum, [x.astype(none.dtype) for x in largest], none)
+    largest = jnp.zeros(())
+    for leaf, limit in zip(leaves, limits, strict=True):
+        one = _largest_step(leaf._replace(finite_params=None), limit, state.factor)
+        largest = jnp.maximum(largest, one.astype(largest.dtype))
+    return largest
 
 
 @jax.jit

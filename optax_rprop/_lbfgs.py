@@ -79,9 +79,16 @@ def begin(
 ) -> tuple[Arrays, Products]:
     """A diagonal from the pairs, and the products with it."""
     diagonal = _secants(pairs, counts)
-    with_changes = functools.partial(_with_changes, pairs, diagonal, like=products.sy)
-    ydy = _of_rows(with_changes, pairs.changes)
-    return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
+    ydy, ydg = weigh(pairs, diagonal, gradient, products.sy)
+    return diagonal, products._replace(ydy=ydy, ydg=ydg)
+
+
+def weigh(
+    pairs: Pairs, diagonal: Arrays, gradient: Arrays, like: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The inner products of all changes, with each other and with a gradient, times a diagonal."""
+    with_changes = functools.partial(_with_changes, pairs, diagonal, like=like)
+    return _of_rows(with_changes, pairs.changes), with_changes(gradient)
 
 
 def _of_rows(function: Any, rings: Arrays) -> Any:

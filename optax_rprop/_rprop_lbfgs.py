@@ -176,9 +176,8 @@ def _update(
     paths, gradients, treedef = _hyperparameters.flatten(updates)
     if all(gradient is None for gradient in gradients):
         return updates, state
-    for path, gradient, move in zip(
-        paths, gradients, treedef.flatten_up_to(state.move), strict=True
-    ):
+    moves = treedef.flatten_up_to(state.move)
+    for path, gradient, move in zip(paths, gradients, moves, strict=True):
         _checks.check_fit(path, gradient, state=move)
 
     def moving(tree: Any) -> list:  # where the gradient is None, the parameter is left alone
@@ -204,9 +203,10 @@ def _update(
     def step_sizes() -> Arrays:
         return each(lambda p, m: _packing.unpack(p).step_size.astype(m.dtype), packed, old.move)
 
-    def rprop() -> tuple[Arrays, Any]:
+    def rprop() -> dict[str, Any]:
         steps, new = _rprop(lower, upper).update(updates, state.rprop, params)
-        return each(lambda step, m: -step.astype(m.dtype), reals(steps), old.move), new
+        move = each(lambda step, m: -step.astype(m.dtype), reals(steps), old.move)
+        return {"move": move, "rprop": new}
 
     def forget(times: Arrays) -> Any:
         new = as_tree(each(_forget, packed, old.distance, times), state.rprop.packed)
@@ -263,9 +263,6 @@ def _step(
     is_pair = ~verdict.is_rejected & (curvature > 0)
     counts = _lbfgs.which_count(pairs, is_pair)
 
-    # Whose turn it is.
-    left = old.countdown - 1
-
     # Each makes the next state, with the move before bounds cut it; no branch takes the rings.
     same = old._replace(gradient=None, moves=None, changes=None, ydy=products.ydy)
 
@@ -276,16 +273,13 @@ def _step(
         way = each(functools.partial(_way_back, old, verdict), old.move, times)
         return same._replace(move=way, rprop=forget(times), distance=distance)
 
-    def by_rprop() -> Any:
-        move, new = rprop()
-        return same._replace(move=move, rprop=new)
-
     def by_lbfgs() -> Any:
-        sizes = step_sizes()
-        return _by_lbfgs(same, pairs, counts, products, gradient, downhill, free, sizes, verdict)
+        arrays = gradient, downhill, free, step_sizes()
+        return _by_lbfgs(same, pairs, counts, products, verdict, arrays)
 
-    whose = jnp.where(verdict.is_rejected, 0, jnp.where(left > 0, 1, 2))
-    turn = lax.switch(whose, (back, by_rprop, by_lbfgs))
+    left = jnp.maximum(old.countdown - 1, 0)
+    whose = jnp.where(verdict.is_rejected, 0, jnp.where(left > 0, 1, 2))  # turn it is
+    turn = lax.switch(whose, (back, lambda: same._replace(**rprop()), by_lbfgs))
 
     steps = each(lambda move, g: finite_cast(-move, g.dtype), turn.move, gradients)
     if box is not None:
@@ -295,7 +289,7 @@ def _step(
         made = each(lambda m, f: jnp.where(f | verdict.is_rejected, m, 0), made, free)
 
     again = 1 + _STEPS * 2 ** (1 + jnp.minimum(old.num_failures, _MOST_DOUBLINGS))
-    countdown = jnp.where(verdict.is_rejected, old.countdown, jnp.maximum(left, 0))
+    countdown = jnp.where(verdict.is_rejected, old.countdown, left)
     return steps, turn._replace(
         gradient=each(functools.partial(jnp.where, verdict.is_rejected), old.gradient, gradient),
         move=each(lambda m, last: jnp.where(verdict.is_rejected, last + m, m), made, old.move),
@@ -312,17 +306,10 @@ def _step(
 
 
 def _by_lbfgs(
-    old: Any,
-    pairs: Pairs,
-    counts: jax.Array,
-    products: Products,
-    gradient: Arrays,
-    downhill: Arrays,
-    free: Arrays | None,
-    sizes: Arrays,
-    verdict: Verdict,
+    old: Any, pairs: Pairs, counts: jax.Array, products: Products, verdict: Verdict, arrays: tuple
 ) -> Any:
     """The state with the direction of L-BFGS, within the trust region."""
+    gradient, downhill, free, sizes = arrays
     diagonal, products = lax.cond(
         old.countdown > 0,  # L-BFGS begins
         lambda: _lbfgs.begin(pairs, counts, products, downhill),

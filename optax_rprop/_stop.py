@@ -1,10 +1,12 @@
 """When `RpropMinimiser` stops: L-BFGS arrived, Rprop is quiet, or nothing is gained any more.
 
-L-BFGS arrives where its whole step is far within the tolerance and the gradient falls fast, or at
-three such points in a row. But that step is too short where rounding hid how flat a valley is. So
-where the gradient may be rounding, the weights are pushed off, and L-BFGS has to come back to
-where it was, three times. At a kink, which keeps its gradient, Rprop's step sizes must be small
-for many steps.
+L-BFGS arrives where its whole step is far within the tolerance and the gradient fell tenfold. But
+that step is too short where no pair has felt how flat a valley is. So the weights are pushed off,
+and L-BFGS has to come back to where it was: three times where the gradient may be rounding. Each
+time that it comes to another place, it must converge tenfold farther before the next push.
+
+A kink keeps its gradient. There, the steps of L-BFGS must stay short, or Rprop's step sizes small
+for many steps; and the gradient must be a sum of its changes there.
 """
 
 import functools
@@ -12,21 +14,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from optax_rprop import _lbfgs, _packing
 from optax_rprop._converged import FLAT, NEAR, distance_left, largest_slope, largest_step
-from optax_rprop._dtypes import by_parts, reals, widen
+from optax_rprop._dtypes import by_parts, parts, reals, widen
 from optax_rprop._rprop_lbfgs import ROUNDING
 
 # How far weights are pushed, and how near to where it was L-BFGS must come back: in tolerances.
 _PUSH, _AGREE, _RETURNS = 30, 0.3, 3
 _NEAR_IN_ROUNDING = 0.1  # which keeps the steps of L-BFGS longer than NEAR
 _FELT = 2.0**6  # times eps: a gradient of this part of what whole weights make may be rounding
-_FAST, _NEAR_STEPS = 0.1, 3  # of the last gradient; points
+_CLOSER = 0.1  # times the gradient before, on arrival; and times the way, after each that was none
+_KINK, _NEAR_STEPS = 1e-3, 3  # of the steepest gradient, which a kink keeps; points near it
+_REST, _RIDGE = 1e-3, 1e-4  # of a gradient's square: that its changes leave over; of each change's
 # Rprop's step sizes come down to a valley's width long before its end. So they must be smaller
 # than the tolerance by the first, in so many steps in a row, with gradients of both signs.
 _MARGIN, _QUIET_STEPS = 2**16, 50
 _IDLE_STEPS = 100  # where nothing was gained in so many, it is for good
+_DRIFT = 0.75  # power of eps: the part of a value by which a run in a circle may fall by rounding
 
 
 class Progress(NamedTuple):
@@ -35,7 +41,7 @@ class Progress(NamedTuple):
     start: Any  # the second point, which is within bounds
     arrival: Any  # where L-BFGS arrived before it was pushed; at first, infinite
     arrival_value: jax.Array
-    slope: jax.Array  # the largest, at the last point
+    slope: jax.Array  # the largest, at the last point that was not near
     steepest: jax.Array  # the largest of these up to now
     best: jax.Array  # the least value
     least_left: jax.Array  # the least distance, of L-BFGS and of Rprop, in tolerances
@@ -47,6 +53,8 @@ class Progress(NamedTuple):
     is_idle: Any = False
     in_doubt: Any = False  # a gradient was as small as the rounding of weights makes
     num_returns: Any = 0  # to one point, up to now
+    needed_returns: Any = 1  # how many it takes, by the gradient where it was pushed first
+    num_strays: Any = 0  # to another point than it was pushed from
     num_steps: Any = 0
     near_steps: Any = 0  # how many, up to now, L-BFGS was near
     quiet_steps: Any = 0  # how many, up to now, all step sizes were small
@@ -58,7 +66,7 @@ def begin(y: Any, f: jax.Array, rprop: Any) -> Progress:
     nowhere = jax.tree.map(lambda x: jnp.full_like(x, jnp.inf), y)
     inf = jnp.full_like(rprop.cap, jnp.inf)
     best, left = jnp.full_like(f, jnp.inf), jnp.stack([inf, inf])
-    signs = [jnp.zeros(x.shape, jnp.int8) for x in reals(rprop.gradient)]
+    signs = [jnp.zeros_like(x, jnp.int8) for x in reals(rprop.gradient)]
     first = Progress(y, nowhere, best, inf, jnp.ones_like(inf), best, left, signs)
     return jax.tree.map(jnp.array, first)
 
@@ -86,17 +94,26 @@ def follow(
     measured = largest_slope(rprop), distance, flatness, largest
     now = _Point(f, *measured, rprop.countdown == 0, is_usable, is_base)
 
-    # Five questions, each with the fields that it remembers.
+    # Six questions, each with the fields that it remembers.
     is_tiny, is_small, doubt = _may_be_rounding(old, now, y, rprop)
     is_quiet, quiet = _is_quiet(old, now, rprop)
-    stays_near, near = _stays_near(old, now)
-    is_sure, agrees, returns = _comes_back(old, now, y, rprop, tolerances, is_tiny, is_small)
+    falls, stays, near = _is_near(old, now)
+    is_short = jnp.where(
+        is_small, now.distance <= _NEAR_IN_ROUNDING, falls & (near["near_steps"] > 0)
+    )
+    is_sure, agrees, returns = _comes_back(
+        old, now, y, rprop, tolerances, is_short, is_tiny, is_small
+    )
     is_idle, gains = _is_idle(old, now, rprop, returns["num_returns"])
+    asks = is_quiet | (now.distance <= 1)  # else not at that price
+    none = jnp.zeros_like(asks)
+    is_balanced = lax.cond(asks, lambda: _is_balanced(rprop, tolerances), lambda: none)
 
-    is_done = jnp.where(is_small, is_sure, stays_near | is_quiet)
+    is_done = is_sure | (stays | is_quiet) & is_balanced & ~is_small
     is_done |= ~now.lbfgs_works & (now.largest == 0)
     # Rprop, where it takes over, does not go far. A run that was recalled has proved nothing.
-    is_near = jnp.where(now.lbfgs_works, (now.distance <= 1) & (now.flatness <= 1), old.is_near)
+    is_near = (now.distance <= 1) & (now.flatness <= 1) & (falls | is_balanced)
+    is_near = jnp.where(now.lbfgs_works, is_near, old.is_near)
     is_idle |= is_quiet & is_small
     is_off = is_idle & (now.value > old.arrival_value)  # pushed, it has not come back
     return old._replace(
@@ -138,13 +155,47 @@ def _is_quiet(old: Progress, now: _Point, rprop: Any) -> tuple[jax.Array, dict]:
     return is_quiet, {"quiet_steps": steps, "signs": signs}
 
 
-def _stays_near(old: Progress, now: _Point) -> tuple[jax.Array, dict]:
-    """Whether L-BFGS is near the minimum, and was so for long enough or is fast."""
-    is_near = now.lbfgs_works & (now.distance <= NEAR) & (now.flatness <= FLAT)
+def _is_near(old: Progress, now: _Point) -> tuple[jax.Array, jax.Array, dict]:
+    """Whether the gradient fell as L-BFGS came near the minimum; or stays, as at a kink."""
+    near = NEAR * _CLOSER ** old.num_strays.astype(now.distance.dtype)
+    is_near = now.lbfgs_works & (now.distance <= near) & (now.flatness <= FLAT)
     steps = jnp.where(is_near, old.near_steps + jnp.where(now.is_base, 1, 0), 0)
-    is_fast = (steps > 0) & (now.slope <= _FAST * old.slope)
-    slope = jnp.where(now.is_base, now.slope, old.slope)
-    return is_fast | (steps >= _NEAR_STEPS), {"near_steps": steps, "slope": slope}
+    stays = (steps >= _NEAR_STEPS) & (now.slope > _KINK * old.steepest)
+    slope = jnp.where(now.is_base & (steps == 0), now.slope, old.slope)
+    return now.slope <= _CLOSER * old.slope, stays, {"near_steps": steps, "slope": slope}
+
+
+def _is_balanced(rprop: Any, tolerances: Any) -> jax.Array:
+    """Whether the gradient is a sum of its changes in the pairs, by least squares.
+
+    So it is at a kink, where it is not zero on either side, but in between; not where a kink
+    across the axes holds up the weights, which could go on along it (Clarke, "Optimization and
+    Nonsmooth Analysis", 1983).
+    """
+    both = zip(*map(jax.tree.leaves, (tolerances, rprop.distance)), strict=True)
+    limits = [limit for limit, far in both for _ in parts(far)]
+    largest = _lbfgs.largest(limits, rprop.cap)
+    largest = jnp.where(largest > 0, largest, 1)
+
+    def metric(tolerance: jax.Array, far: jax.Array, packed: jax.Array) -> jax.Array:
+        held = jnp.where(rprop.countdown == 0, far == 0, _packing.unpack(packed).at_rest)
+        part = tolerance.astype(far.dtype) / largest.astype(far.dtype)
+        return jnp.where(held, 0, part**2)
+
+    squares = _lbfgs.each(metric, limits, *map(reals, (rprop.distance, rprop.rprop.packed)))
+    gradient, moves, changes = map(reals, (rprop.gradient, rprop.moves, rprop.changes))
+    pairs = _lbfgs.Pairs(moves, changes, rprop.next_row, rprop.num_pairs)
+    inner, slopes = _lbfgs.weigh(pairs, squares, gradient, rprop.sy)
+    whole = _lbfgs.each(lambda d, g: jnp.sum(d * g * g), squares, gradient)
+    whole = _lbfgs.total(whole, rprop.sy)
+    square = jnp.diag(inner)
+    counts = _lbfgs.which_count(pairs, jnp.asarray(False)) & (square > 0)
+    unit = jnp.where(counts, lax.rsqrt(jnp.where(counts, square, 1)), 0)
+    inner = jnp.where(counts[:, None] & counts[None], inner, 0) * unit[:, None] * unit[None]
+    slopes = jnp.where(counts, slopes, 0) * unit
+    inner += _RIDGE * jnp.eye(len(unit), dtype=inner.dtype)
+    explained = jnp.sum(slopes * jnp.linalg.solve(inner, slopes))
+    return whole - explained <= _REST * whole
 
 
 def _comes_back(
@@ -153,6 +204,7 @@ def _comes_back(
     y: Any,
     rprop: Any,
     tolerances: Any,
+    is_short: jax.Array,
     is_tiny: jax.Array,
     is_small: jax.Array,
 ) -> tuple[jax.Array, jax.Array, dict]:
@@ -160,19 +212,23 @@ def _comes_back(
     # Where the next step is lost in rounding, no matter how long the last one was.
     ahead = jax.tree.map(lambda x, move: x + move.astype(x.dtype), y, rprop.move)
     is_lost = is_tiny & ~rprop.is_capped & (_distance(y, ahead, tolerances, rprop.cap) == 0)
-    is_short = now.distance <= jnp.where(is_small, _NEAR_IN_ROUNDING, NEAR)
     arrives = now.is_base & now.lbfgs_works & (is_short | is_lost)
     away = _distance(y, old.arrival, tolerances, rprop.cap)
     is_led = arrives & ~old.is_recalled
     comes_back = is_led & (away <= _AGREE)
     num_returns = jnp.where(comes_back, old.num_returns + 1, jnp.where(is_led, 0, old.num_returns))
-    is_sure = comes_back & (num_returns >= _RETURNS)
-    is_pushed = arrives & is_small & ~is_sure
+    is_sure = comes_back & (num_returns >= old.needed_returns)
+    is_pushed = arrives & ~is_sure
+    strays = is_led & ~comes_back & (old.arrival_value < jnp.inf)
     fields = {
         "arrival": jax.tree.map(functools.partial(jnp.where, is_pushed), y, old.arrival),
         "arrival_value": jnp.where(is_pushed, now.value, old.arrival_value),
         "is_pushed": is_pushed,
         "num_returns": num_returns,
+        "needed_returns": jnp.where(
+            comes_back, old.needed_returns, jnp.where(is_small, _RETURNS, 1)
+        ),
+        "num_strays": old.num_strays + jnp.where(strays, 1, 0),
     }
     return is_sure, (away <= 1) & (num_returns > 0), fields
 
@@ -185,13 +241,15 @@ def _is_idle(
     of_lbfgs = now.lbfgs_works == jnp.array([True, False])
     left = jnp.stack([now.distance, now.largest.astype(now.distance.dtype)])
     left = jnp.where(of_lbfgs, left, jnp.inf)
-    falls = (now.slope > float(jnp.finfo(now.slope.dtype).eps) ** 2) & (now.value < old.best)
+    drift = float(jnp.finfo(now.value.dtype).eps) ** _DRIFT * abs(now.value)
+    falls = now.value + drift < old.best
+    falls &= now.slope > float(jnp.finfo(now.slope.dtype).eps) ** 2
     # No more returns to one point than prove it: else a run might never end.
-    returns = (num_returns > old.num_returns) & (num_returns <= _RETURNS)
+    returns = (num_returns > old.num_returns) & (num_returns <= old.needed_returns)
     gains = falls | jnp.any(left < old.least_left / 2) | returns
     steps = jnp.where(gains, 0, old.idle_steps + 1)
     fields = {
-        "best": jnp.fmin(old.best, now.value),
+        "best": jnp.where(falls, now.value, old.best),
         "least_left": jnp.fmin(old.least_left, left),
         "idle_steps": steps,
     }

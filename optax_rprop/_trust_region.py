@@ -40,12 +40,7 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    before: jax.Array,
-    after: jax.Array,
-    largest: jax.Array,
-    is_cut: Callable,
-    old: Any,
-    finite: jax.Array,
+    before: jax.Array, after: jax.Array, largest: jax.Array, is_cut: Callable, old: Any, finite: Any
 ) -> Verdict:
     """By the slopes along the last move; one of Rprop's is rejected only where not finite.
 
@@ -58,8 +53,7 @@ def judge(
         is_first = ~rprop_moved & (old.num_tries == 0)
         is_short = is_first & (after < -_STEEP * abs(before))
         # After pairs that mislead, such as those across a wall, moves may stay far too short.
-        nowhere = (before >= 0) | (is_short & (old.stretch >= _MOST_STRETCH))
-        nowhere &= ~rprop_moved
+        nowhere = ~rprop_moved & (before >= 0) | is_short & (old.stretch >= _MOST_STRETCH)
         is_rejected = nowhere | ~rprop_moved & (after > _STEEP * abs(before))
         num_tries = jnp.where(is_rejected, old.num_tries + 1, 0)
         few_tries = (old.cap < FIRST_CAP) & (largest > _LARGE_GRADIENT)

@@ -32,14 +32,15 @@ class RpropMinimiser(optx.AbstractMinimiser[Y, Aux, _State[Y]]):
     """`optax_rprop.rprop_lbfgs` for `optimistix.minimise`: it stops by itself.
 
     A step is one evaluation of `fn` and its gradient; Optimistix allows 256. The tolerance of a
-    weight w is `rtol * abs(w) + atol`. The solver stops successfully when the whole steps of
-    L-BFGS are within 1/100 of it in every weight, no pair has so little curvature that the minimum
-    may be farther away, and the gradient fell tenfold at once, or all this held at three points.
-    Where the gradient is so small that rounding may hide a flat direction, it pushes the weights
-    by up to 30 tolerances, and must come back, three times. At kinks and in noise, where Rprop
-    works, it stops when all step sizes were within 1/65536 of their tolerances, or lost in the
-    rounding of their weights, for 50 steps with gradients of both signs. Where 100 steps gained
-    nothing, it stops too: successfully if the estimate is within the tolerance, else with
+    weight w is `rtol * abs(w) + atol`. Where the whole steps of L-BFGS are within 1/100 of it in
+    every weight, no pair has so little curvature that the minimum may be farther away, and the
+    gradient fell tenfold, the solver pushes the weights by up to 30 tolerances, and succeeds if it
+    comes back; three times where the gradient is so small that rounding may hide a flat direction.
+    At kinks and in noise, it stops when these steps were short at three points, or all step sizes
+    of Rprop within 1/65536 of their tolerances, or lost in the rounding of their weights, for 50
+    steps with gradients of both signs; and when the gradient is a sum of its last changes, so that
+    no kink across the axes holds the weights up. Where 100 steps gained nothing, it stops too:
+    successfully if the estimate is within the tolerance, else with
     `optimistix.RESULTS.stagnation`.
 
     The solution is the last point at which `fn` was evaluated, and `aux` belongs to it. Where

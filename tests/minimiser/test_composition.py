@@ -139,3 +139,16 @@ def test_root_find_and_verbose(capfd):
     jax.effects_barrier()
     printed = capfd.readouterr().out.splitlines()
     assert printed[0] == "Step: 0, Loss on this step: 7.0, y: 1.0"
+
+
+@pytest.mark.skipif(not hasattr(jax, "set_mesh"), reason="this JAX has no explicit axes")
+def test_weights_whose_axes_are_explicit():
+    explicit = jax.sharding.Mesh(
+        np.array(jax.devices("cpu")[:4]), "x", axis_types=(jax.sharding.AxisType.Explicit,)
+    )
+    with jax.set_mesh(explicit):
+        start = jax.device_put(jnp.zeros(8), jax.sharding.PartitionSpec("x"))
+        for lower, minimum in ((None, 3.0), (4.0, 4.0)):
+            solver = RpropMinimiser(1e-3, 1e-3, lower=lower)
+            solution = optimistix.minimise(lambda y, args: jnp.sum((y - 3) ** 2), solver, start)
+            np.testing.assert_allclose(solution.value, minimum, atol=1e-3)

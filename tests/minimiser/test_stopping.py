@@ -150,6 +150,57 @@ def test_rotated_quadratics(n, dtype, tolerance):
             starts = solutions.value
 
 
+@pytest.mark.parametrize(
+    ("n", "apart", "tolerance"), [(5, 1e-3, 1e-3), (5, 1e-4, 1e-5), (10, 1e-2, 1e-2)]
+)
+def test_columns_that_are_nearly_alike(n, apart, tolerance):
+    """Of least squares: one flat direction, which the first pairs do not feel."""
+    random = np.random.default_rng(0)
+    columns, weights = random.normal(size=(60, 50, n)), random.normal(size=(60, n))
+    columns[..., -1] = columns[..., -2] + apart * random.normal(size=(60, 50))
+    labels = np.einsum("crn,cn->cr", columns, weights)
+
+    def one(x, target):
+        return solve(lambda y, args: jnp.mean((x @ y - target) ** 2), np.zeros(n), *2 * [tolerance])
+
+    solutions = jax.jit(jax.vmap(one))(columns, labels)
+    success = np.asarray(solutions.result == RESULTS.successful)
+    assert success.mean() > 0.9
+    error = abs(solutions.value - weights) / (tolerance * (1 + abs(weights)))
+    assert (error.max(1)[success] <= 1).all(), error.max(1)
+
+
+def test_kinks_across_the_axes():
+    """Where one holds up the weights, that is no success; where they cross at a minimum, it is."""
+    random = np.random.default_rng(0)
+    starts = np.tile([[0.0, 5.0], [1.0, 4.0], [3.0, -2.0]], (10, 1)) + random.normal(size=(30, 2))
+
+    def across(y, args):
+        return jnp.abs(y[0] + y[1] - 2) + 3 * jnp.abs(y[0] - y[1])
+
+    def highest(y, args):
+        return jnp.abs(y[0] - y[1]) + jnp.maximum(jnp.abs(y[0]), 2 * jnp.abs(y[1]))
+
+    for fn, minimum in ((across, 1.0), (highest, 0.0)):
+        solutions = jax.jit(jax.vmap(lambda start, fn=fn: solve(fn, start, 1e-5)))(starts)
+        success = np.asarray(solutions.result == RESULTS.successful)
+        ended = success | np.asarray(solutions.result == RESULTS.stagnation)
+        assert ended.all()
+        np.testing.assert_allclose(solutions.value[success], minimum, atol=1e-5)
+    assert success.mean() > 0.9  # of the second
+
+
+def test_a_run_in_a_circle_ends():
+    """Where a value falls by rounding alone, and no other gain is made."""
+    slopes, targets = jnp.array([1.48, 0.35]), jnp.array([0.92, -1.88])
+
+    def fn(y, args):
+        return jnp.sum(slopes * jnp.abs(y - targets))
+
+    solution = solve(fn, jnp.array([-0.57, 0.54]), 1e-5, 1e-5)
+    assert solution.stats["num_steps"] < 500
+
+
 def test_few_evaluations():
     """In float64: a condition of 1e4 in ten dimensions, half of them with quartics."""
     matrices, targets, starts = rotated(8, 10, 1e4)
