@@ -76,7 +76,7 @@ PROBLEMS = {
     "rotated kinks": (rotated_kinks, [0.0, 5.0], {}, 80),
     "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 34),
     "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
-    "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 80),
+    "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 14),
     "to a far bound": (lambda x: 0 * x - 1, [1.0, 2.0], {"upper": 1e4}, 30),
     "off a hill": (hill, [1e-3, 300.0], {}, 60),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
@@ -112,7 +112,7 @@ def test_follows_the_reference(name, x64):
 
 
 def test_the_problems_have_every_kind_of_step(x64):
-    for name in ("kinks", "rotated kinks", "at bounds"):
+    for name in ("kinks", "rotated kinks"):
         assert expected_of(name)["num_failures"][-1] > 0
     for name in ("barrier", "at an edge"):
         gradients = jax.vmap(PROBLEMS[name][0])(expected_of(name)["weights"])
