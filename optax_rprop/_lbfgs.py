@@ -79,16 +79,9 @@ def begin(
 ) -> tuple[Arrays, Products]:
     """A diagonal from the pairs, and the products with it."""
     diagonal = _secants(pairs, counts)
-    ydy, ydg = weigh(pairs, diagonal, gradient, products.sy)
-    return diagonal, products._replace(ydy=ydy, ydg=ydg)
-
-
-def weigh(
-    pairs: Pairs, diagonal: Arrays, gradient: Arrays, like: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The inner products of all changes, with each other and with a gradient, times a diagonal."""
-    with_changes = functools.partial(_with_changes, pairs, diagonal, like=like)
-    return _of_rows(with_changes, pairs.changes), with_changes(gradient)
+    with_changes = functools.partial(_with_changes, pairs, diagonal, like=products.sy)
+    ydy = _of_rows(with_changes, pairs.changes)
+    return diagonal, products._replace(ydy=ydy, ydg=with_changes(gradient))
 
 
 def _of_rows(function: Any, rings: Arrays) -> Any:
@@ -193,6 +186,21 @@ def _inner(rings: Arrays, others: Arrays, like: jax.Array) -> jax.Array:
         return lax.dot_general(ring, other, axes, precision="highest", **on_all_devices(ring))
 
     return total(each(of_leaf, rings, others), like)
+
+
+def weigh(
+    changes: Arrays, diagonal: Arrays, gradient: Arrays, like: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Y'DY and Y'Dg. As products of matrices: in a batch of problems, sums take far longer."""
+
+    def of_leaf(ring: jax.Array, d: jax.Array, other: jax.Array) -> jax.Array:
+        count = ring.ndim - 1
+        axes = tuple(range(1, ring.ndim)), tuple(range(other.ndim - count, other.ndim))
+        given = {"precision": "highest", **on_all_devices(ring)}
+        return lax.dot_general(ring * d[None], other, (axes, ((), ())), **given)
+
+    ydy, ydg = (total(each(of_leaf, changes, diagonal, x), like) for x in (changes, gradient))
+    return ydy, ydg
 
 
 def total(arrays: Arrays, like: jax.Array) -> jax.Array:

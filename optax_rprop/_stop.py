@@ -185,7 +185,7 @@ def _is_balanced(rprop: Any, tolerances: Any) -> jax.Array:
     squares = _lbfgs.each(metric, limits, *map(reals, (rprop.distance, rprop.rprop.packed)))
     gradient, moves, changes = map(reals, (rprop.gradient, rprop.moves, rprop.changes))
     pairs = _lbfgs.Pairs(moves, changes, rprop.next_row, rprop.num_pairs)
-    inner, slopes = _lbfgs.weigh(pairs, squares, gradient, rprop.sy)
+    inner, slopes = _lbfgs.weigh(changes, squares, gradient, rprop.sy)
     whole = _lbfgs.each(lambda d, g: jnp.sum(d * g * g), squares, gradient)
     whole = _lbfgs.total(whole, rprop.sy)
     square = jnp.diag(inner)

@@ -77,6 +77,7 @@ PROBLEMS = {
     "in a box": (rosenbrock, [-1.2, 0.5], {"lower": -2.0, "upper": 0.7}, 34),
     "in a box of ten": (rosenbrock, [-0.3] * 10, {"lower": -0.5, "upper": 0.6}, 34),
     "at bounds": (quadratic, [0.1, 0.2, 0.3, -0.1, -0.2, -0.3], {"lower": -1, "upper": 0.5}, 14),
+    "kinks at a bound": (kinks, [0.0] * 3, {"upper": 2.5}, 80),
     "to a far bound": (lambda x: 0 * x - 1, [1.0, 2.0], {"upper": 1e4}, 30),
     "off a hill": (hill, [1e-3, 300.0], {}, 60),
     "barrier": (barrier, [1.0, 3.0], {}, 80),
@@ -112,7 +113,7 @@ def test_follows_the_reference(name, x64):
 
 
 def test_the_problems_have_every_kind_of_step(x64):
-    for name in ("kinks", "rotated kinks"):
+    for name in ("kinks", "rotated kinks", "kinks at a bound"):
         assert expected_of(name)["num_failures"][-1] > 0
     for name in ("barrier", "at an edge"):
         gradients = jax.vmap(PROBLEMS[name][0])(expected_of(name)["weights"])
